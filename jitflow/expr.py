@@ -17,6 +17,7 @@ structure; a ``Var`` and a ``Buffer`` by identity. The semantics, for every back
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -69,6 +70,7 @@ INDEX = type_of(index)
 BOOL = type_of(bool_)
 
 Scalar: TypeAlias = "Expr | int | float | bool"
+_SERIALS = itertools.count()
 
 
 class Expr:
@@ -182,10 +184,12 @@ class Var(Expr):
     `name` is for display only. `floor` is a lower bound that always holds (0 for dims and loop variables), or None.
     """
 
-    __slots__ = ("floor", "name")
+    __slots__ = ("floor", "name", "serial")
 
     def __init__(self, name: str, type: Type = INDEX, floor: int | None = None) -> None:
         self.name, self.type, self.floor = name, type, floor
+        #: Orders variables of one name by age, so that canonical forms do not depend on addresses.
+        self.serial = next(_SERIALS)
 
     def __repr__(self) -> str:
         return f"Var({self.name!r})"
@@ -520,9 +524,7 @@ def compare(op: str, a: Scalar, b: Scalar) -> Expr:
     x, y = _pair(a, b)
     if x.type is INDEX and isinstance(x, Const) and isinstance(y, Const):
         p, q = x.value, y.value
-        return Const(
-            {"lt": p < q, "le": p <= q, "gt": p > q, "ge": p >= q, "eq": p == q, "ne": p != q}[op], BOOL
-        )
+        return Const({"lt": p < q, "le": p <= q, "gt": p > q, "ge": p >= q, "eq": p == q, "ne": p != q}[op], BOOL)
     return Compare(op, x, y)
 
 
