@@ -1,0 +1,185 @@
+"""Every knob as one frozen :class:`Config`, read once from the environment; nothing else reads ``os.environ``.
+
+``current()`` is the configuration of this thread: what the environment said when it was first asked, with the
+``override`` blocks around the caller. A session keeps the one it was created under.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any
+
+from jitflow.errors import FormatError
+
+
+def _knob(default: Any, env: str | None, *, code: bool = False) -> Any:
+    """Declare a knob: its default, its environment variable, and whether it changes the code that is generated."""
+    return field(default=default, metadata={"env": env, "code": code})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All knobs. Tuples of names may be given as one string with commas.
+
+    Attributes
+    ----------
+    dump : tuple of str
+        Passes or stages whose IR is printed when it changed; ``all`` is every one of them.
+    dump_dir : str or None
+        Folder to write dumps to instead of printing them.
+    override_dir : str or None
+        Folder of edited stage files, each taken instead of the stage's output of the same name.
+    verify : bool
+        Check the IR after every pass (LLVM's own verifier always runs).
+    time : bool
+        Print a table of pass and compile times.
+    trace : tuple of str
+        Events to print one line for: ``simplify``, ``cache``, ``launch``.
+    target_cpu : str or None
+        CPU to compile for, such as ``x86-64-v3``; None is this machine's.
+    threads : int or None
+        Workers of a session that does not say itself; None is the number of cores.
+    cache_dir : str or None
+        Folder of the compile cache; None is the platform's usual place, ``off`` is no cache on disk.
+    debug_poison : bool
+        Fill scratch memory with NaN before each run, so that reading what was not written shows.
+    fast_math : bool
+        Allow float identities that are not exact. Set by ``Session(fast_math=True)``, never by the environment.
+    """
+
+    dump: tuple[str, ...] = _knob((), "JITFLOW_DUMP")
+    dump_dir: str | None = _knob(None, "JITFLOW_DUMP_DIR")
+    override_dir: str | None = _knob(None, "JITFLOW_OVERRIDE", code=True)
+    verify: bool = _knob(False, "JITFLOW_VERIFY")
+    time: bool = _knob(False, "JITFLOW_TIME")
+    trace: tuple[str, ...] = _knob((), "JITFLOW_TRACE")
+    target_cpu: str | None = _knob(None, "JITFLOW_TARGET_CPU", code=True)
+    threads: int | None = _knob(None, "JITFLOW_THREADS")
+    cache_dir: str | None = _knob(None, "JITFLOW_CACHE_DIR")
+    debug_poison: bool = _knob(False, "JITFLOW_DEBUG_POISON", code=True)
+    fast_math: bool = _knob(False, None, code=True)
+
+    def dumps(self, stage: str) -> bool:
+        """Tell whether the IR after pass or stage `stage` is to be dumped."""
+        return "all" in self.dump or stage in self.dump
+
+    def traces(self, event: str) -> bool:
+        """Tell whether events called `event` are to be printed."""
+        return event in self.trace
+
+    def fingerprint(self) -> str:
+        """Return a hash of the knobs that change generated code: a part of every cache key."""
+        text = ";".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.metadata["code"])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _parse_flag(text: str) -> bool:
+    if text not in ("0", "1", ""):
+        raise ValueError("0 or 1")
+    return text == "1"
+
+
+def _parse_threads(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError("a positive number")
+    return int(text)
+
+
+def _parse_text(text: str) -> str | None:
+    return text or None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "tuple[str, ...]": _parse_names,
+    "bool": _parse_flag,
+    "int | None": _parse_threads,
+    "str | None": _parse_text,
+}
+
+
+def read_environment(environ: Mapping[str, str]) -> Config:
+    """Return the configuration that `environ` asks for; FormatError names a variable that cannot be read."""
+    found: dict[str, Any] = {}
+    for f in fields(Config):
+        env = f.metadata["env"]
+        if env is None or env not in environ:
+            continue
+        try:
+            found[f.name] = _PARSERS[str(f.type)](environ[env].strip())
+        except ValueError as error:
+            raise FormatError(f"{env}={environ[env]!r}: expected {error}") from None
+    return Config(**found)
+
+
+@cache
+def _from_environment() -> Config:
+    return read_environment(os.environ)
+
+
+_override: ContextVar[Config | None] = ContextVar("jitflow_config", default=None)
+
+
+def current() -> Config:
+    """Return the configuration that holds here."""
+    return _override.get() or _from_environment()
+
+
+@contextmanager
+def override(**knobs: Any) -> Iterator[Config]:
+    """Change knobs for the block, in this thread only.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> with jf.config.override(verify=True, dump="fused") as config:
+    ...     config.verify, config.dump
+    (True, ('fused',))
+    """
+    known = {f.name: str(f.type) for f in fields(Config)}
+    for name, value in knobs.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TypeError(f"no knob is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        knobs[name] = _checked(name, value, known[name])
+    config = replace(current(), **knobs)
+    token = _override.set(config)
+    try:
+        yield config
+    finally:
+        _override.reset(token)
+
+
+def _checked(name: str, value: Any, kind: str) -> Any:
+    """Return `value` as knob `name` of annotation `kind` holds it; TypeError or ValueError if it cannot."""
+    match kind:
+        case "tuple[str, ...]":
+            if isinstance(value, str):
+                return _parse_names(value)
+            if isinstance(value, (tuple, list)) and all(isinstance(x, str) for x in value):
+                return tuple(value)
+            raise TypeError(f"knob {name!r} takes names, got {value!r}")
+        case "bool":
+            if value in (0, 1):
+                return bool(value)
+            raise TypeError(f"knob {name!r} is True or False, got {value!r}")
+        case "int | None":
+            if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+                return value
+            raise ValueError(f"knob {name!r} is a positive number or None, got {value!r}")
+        case _:
+            if value is None or isinstance(value, (str, os.PathLike)):
+                return None if value is None else os.fspath(value)
+            raise TypeError(f"knob {name!r} is text or None, got {value!r}")
