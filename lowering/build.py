@@ -1,0 +1,485 @@
+"""A fusion group into a loop nest for the CPU, by asking its nodes' element rules for values (`lowering.trace`).
+
+``map`` groups become one nest over `rows`; the outermost loop is parallel, the innermost vectorized.
+
+``reduce`` groups fold in *passes* over `inner`. A pass holds the reductions, and the full-size outputs, whose inputs
+are there; what a later pass would have to recompute at a price is kept in a scratch row. Two forms, chosen by the
+Reduce's order (`jitflow.expr.Reduce`), which they keep exactly:
+
+- *lanes*: the inner axis is cut into `lanes` accumulators in registers, vectorized, and halved at the end;
+- *strips*: the order is serial, so the vector goes across the last axis of `rows`, a strip of it at a time.
+
+``contract`` groups whose shapes do not suit `lowering.contract` take the strip form: one chain of Fma per element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jitflow.dtypes import DType, int64
+from jitflow.errors import CompilerBug
+from jitflow.expr import (
+    INDEX,
+    Binary,
+    Buffer,
+    Const,
+    Expr,
+    Fma,
+    Load,
+    Reduce,
+    Var,
+    as_index,
+    cast,
+    compare,
+    const,
+    const_index,
+    eq,
+    ne,
+    select,
+)
+from jitflow.graph import Node
+from jitflow.record import walk
+from jitflow.simplify import free_vars, simplify_index
+from lowering.fuse import COSTLY, Axis, FusionGroup
+from lowering.loop_ir import Alloc, Body, For, If, Kernel, Let, LoopKind, Stmt, Store, statements
+from lowering.trace import Checks, Element, Emitter, Subscripts, Values, substitute_all, trace
+
+#: Bytes across which a strip of serial reductions runs: four of the widest vectors, enough to hide an add's latency.
+STRIP_BYTES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """The arguments of a kernel: a buffer for each leaf and each output, in order, and the status if it is fallible."""
+
+    leaves: Mapping[Node, Buffer]
+    outputs: Mapping[Node, Buffer]
+    checks: Checks | None
+
+    @property
+    def params(self) -> tuple[Buffer, ...]:
+        status = () if self.checks is None else (self.checks.status,)
+        return (*self.leaves.values(), *self.outputs.values(), *status)
+
+
+def signature_of(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
+    """Return the arguments of the kernel of `group`; buffers are called as `names` calls their nodes."""
+
+    def buffer(node: Node) -> Buffer:
+        return Buffer(names[node], node.dtype, [as_index(d) for d in node.shape])
+
+    fallible = [n for n in group.members if n.op.fallible]
+    checks = None
+    if fallible:
+        status = Buffer("status", int64, (const_index(len(fallible)),))
+        checks = Checks(status, {n: slot for slot, n in enumerate(fallible)})
+    return Signature({n: buffer(n) for n in group.leaves}, {n: buffer(n) for n, _ in group.outputs}, checks)
+
+
+def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
+    """Return the kernel of `group`. Its parameters are those of :func:`signature_of`, its dims those its text uses."""
+    signature = signature_of(group, names)
+    if group.kind == "map":
+        body = _build_map(group, signature)
+    elif group.kind == "contract":
+        body = _build_strips(group, signature)
+    else:
+        lanes = max(_reduce_of(e).lanes for e in group.reductions)
+        body = _build_strips(group, signature) if lanes == 1 else _build_lanes(group, signature)
+    return make_kernel(name, signature, body, notes_of(group, names))
+
+
+def make_kernel(name: str, signature: Signature, body: Body, notes: tuple[str, ...]) -> Kernel:
+    """Return a kernel with the arguments of `signature` and the dims that `body` uses, in order of their names."""
+    return Kernel(
+        name, signature.params, unbound_dims(body, signature.params), body, frozenset(signature.leaves.values()), notes
+    )
+
+
+def unbound_dims(body: Body, params: Iterable[Buffer] = ()) -> tuple[Var, ...]:
+    """Return the index variables that `body` and the shapes of its buffers use and do not bind, sorted by name."""
+    bound: set[Var] = set()
+    used: set[Var] = set()
+
+    def use_shape(b: Buffer) -> None:
+        for d in b.shape:
+            used.update(free_vars(d))
+
+    for b in params:
+        use_shape(b)
+    for s in statements(body):
+        for f in ("var",):
+            v = getattr(s, f, None)
+            if isinstance(v, Var):
+                bound.add(v)
+        if isinstance(s, Alloc):
+            use_shape(s.buffer)
+        for c in s._children():  # type: ignore[attr-defined]
+            if isinstance(c, Expr):
+                used.update(x for x in walk(c) if isinstance(x, Var) and x.type is INDEX)
+    return tuple(sorted(used - bound, key=lambda v: (v.name, v.serial)))
+
+
+def notes_of(group: FusionGroup, names: Mapping[Node, str]) -> tuple[str, ...]:
+    """Return a line for each node of `group`: its text and the user's file:line."""
+    lines = []
+    for node in group.members:
+        inputs = ", ".join(names[x] for x in node.inputs)
+        site = f"  # {node.site}" if node.site else ""
+        lines.append(f"{names[node]}: {node.type!r} = {node.op.name}({inputs}){site}")
+    return tuple(lines)
+
+
+# ---- maps
+
+
+def _build_map(group: FusionGroup, signature: Signature) -> Body:
+    emitter = Emitter(Values(signature.leaves, group.extents, signature.checks))
+    _store_outputs(emitter, group.outputs, signature)
+    kinds: list[LoopKind] = ["serial"] * len(group.rows)
+    if kinds:
+        kinds[0] = "parallel"
+        kinds[-1] = "vectorized"
+    return nest(group.rows, kinds, tuple(emitter.statements))
+
+
+def nest(axes: Sequence[Axis], kinds: Sequence[LoopKind], body: Body) -> Body:
+    """Return `body` inside loops over `axes`, the first outermost."""
+    for axis, kind in reversed(list(zip(axes, kinds, strict=True))):
+        body = (For(axis.var, axis.extent, body, kind),)
+    return body
+
+
+def _store_outputs(emitter: Emitter, outputs: Iterable[Element], signature: Signature) -> None:
+    for node, at in outputs:
+        value = emitter.value(node, at)
+        emitter.statements.append(Store(signature.outputs[node], emitter.canonical(at), value))
+
+
+# ---- reductions
+
+
+def _reduce_of(element: Element) -> Reduce:
+    expr = trace(*element).expr
+    if not isinstance(expr, Reduce):
+        raise CompilerBug(f"{element[0]!r} is no reduction")
+    return expr
+
+
+def identity_of(op: str, dtype: DType) -> Const:
+    """Return the value that `op` folds from."""
+    if op == "add":
+        return const(0, dtype)
+    if op == "mul":
+        return const(1, dtype)
+    if op in ("and", "or"):
+        return const(op == "and", dtype)
+    greatest = op in ("min", "argmin")
+    if dtype.is_float:
+        return const(float("inf") if greatest else float("-inf"), dtype)
+    if dtype.is_bool:
+        return const(greatest, dtype)
+    return const(dtype.max if greatest else dtype.min, dtype)
+
+
+class Accumulator:
+    """The running state of one reduction in `lanes` register lanes: a value, and its position for argmin/argmax."""
+
+    def __init__(self, node: Node, reduce: Reduce, lanes: int) -> None:
+        self.reduce, self.lanes = reduce, lanes
+        self.dtype = reduce.body.type.dtype
+        self.is_arg = reduce.op in ("argmin", "argmax")
+        self.value = Buffer(f"{node.op.name}_acc", self.dtype, (const_index(lanes),), "register")
+        self.position = Buffer(f"{node.op.name}_at", int64, (const_index(lanes),), "register")
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return (self.value, self.position) if self.is_arg else (self.value,)
+
+    def start(self, lane: Expr) -> Body:
+        """Return the statements that empty `lane`. A position of -1 stands for nothing seen yet."""
+        first: Stmt = Store(self.value, (lane,), identity_of(self.reduce.op, self.dtype))
+        return (first, Store(self.position, (lane,), const(-1, int64))) if self.is_arg else (first,)
+
+    def fold(self, lane: Expr, body: Expr, position: Expr) -> Body:
+        """Return the statements that fold value `body`, at `position` of the reduced axes, into `lane`."""
+        old = Load(self.value, (lane,))
+        if not self.is_arg:
+            if self.reduce.contract and isinstance(body, Binary) and self.dtype.is_float:
+                return (Store(self.value, (lane,), Fma(body.a, body.b, old)),)
+            return (Store(self.value, (lane,), Binary(self.reduce.op, old, body)),)
+        return self._fold_position(lane, old, Load(self.position, (lane,)), body, cast(position, int64))
+
+    def halve(self, lane: Expr, half: int) -> Body:
+        """Return the statements that fold lane + half into lane."""
+        other = lane + half
+        old, new = Load(self.value, (lane,)), Load(self.value, (other,))
+        if not self.is_arg:
+            return (Store(self.value, (lane,), Binary(self.reduce.op, old, new)),)
+        return self._fold_position(lane, old, Load(self.position, (lane,)), new, Load(self.position, (other,)))
+
+    def _fold_position(self, lane: Expr, old: Expr, old_at: Expr, new: Expr, new_at: Expr) -> Body:
+        """Take (new, new_at) if it is better than (old, old_at): NaN first, then the extreme, then the lower position.
+
+        A position of -1 is worse than everything.
+        """
+        v, at = Var("best", old.type), Var("best_at", old_at.type)
+        w, w_at = Var("next", new.type), Var("next_at", new_at.type)
+        better = compare("gt" if self.reduce.op == "argmax" else "lt", w, v)
+        tie = eq(w, v)
+        if self.dtype.is_float:
+            new_nan, old_nan = ne(w, w), ne(v, v)
+            better = Binary("or", Binary("and", better, ~old_nan), Binary("and", new_nan, ~old_nan))
+            tie = Binary("or", tie, Binary("and", new_nan, old_nan))
+        better = Binary("or", better, Binary("and", tie, compare("lt", w_at, at)))
+        empty, present = compare("lt", at, 0), compare("ge", w_at, 0)
+        take = Var("take", better.type)
+        return (
+            Let(v, old),
+            Let(at, old_at),
+            Let(w, new),
+            Let(w_at, new_at),
+            Let(take, Binary("and", present, Binary("or", empty, better))),
+            Store(self.value, (lane,), select(take, w, v)),
+            Store(self.position, (lane,), select(take, w_at, at)),
+        )
+
+    def result(self, lane: Expr) -> Expr:
+        """Return the reduction's value, once everything is in `lane`."""
+        return Load(self.position if self.is_arg else self.value, (lane,))
+
+
+def _row_position(axes: Sequence[Axis], values: Sequence[Expr]) -> Expr:
+    position: Expr = const_index(0)
+    for axis, value in zip(axes, values, strict=True):
+        position = position * axis.extent + value
+    return simplify_index(position)
+
+
+def levels_of(group: FusionGroup) -> dict[Node, int]:
+    """Return for each member the first pass in which it can be computed: one more than the reductions it needs."""
+    level: dict[Node, int] = {}
+    reduced = {n for n, _ in group.reductions}
+    for node in group.members:
+        level[node] = max((level[x] + (x in reduced) for x in node.inputs if x in level), default=0)
+    return level
+
+
+def kept_rows(group: FusionGroup, level: Mapping[Node, int]) -> list[Element]:
+    """Return the full-size elements worth keeping between passes: costly, and used by a later pass at one index."""
+    inner = {a.var for a in group.inner}
+    members = set(group.members)
+    heavy: dict[Node, int] = {}
+    reduced = {n for n, _ in group.reductions}
+    kept: list[Element] = []
+    for node in group.members:
+        if node in reduced:
+            heavy[node] = 0
+            continue
+        own = COSTLY if node.op.costly else 0
+        heavy[node] = own + sum(heavy.get(x, 0) for x in node.inputs if x in members)
+        wanted = group.wanted.get(node, ())
+        if heavy[node] < COSTLY or len(wanted) != 1 or wanted[0] is None:
+            continue
+        mentioned = {v for i in wanted[0] for v in free_vars(i)}
+        if not inner <= mentioned:
+            continue
+        users = [m for m in group.members if node in m.inputs]
+        if any(level[m] > level[node] for m in users):
+            kept.append((node, wanted[0]))
+            heavy[node] = 0
+    return kept
+
+
+def _build_lanes(group: FusionGroup, signature: Signature) -> Body:
+    level = levels_of(group)
+    (axis,) = group.inner
+    kept = kept_rows(group, level)
+    written = {n for n, _ in group.outputs}
+    rows = {n: Buffer(f"{n.op.name}_row", n.dtype, (axis.extent,), "scratch") for n, _ in kept if n not in written}
+    inner_outputs = [e for e in group.outputs if any(axis.var in free_vars(i) for i in e[1])]
+    row_outputs = [e for e in group.outputs if e not in inner_outputs]
+    passes = max([level[n] for n, _ in (*group.reductions, *inner_outputs)], default=0) + 1
+    known: dict[Element, Expr] = {}
+    body: list[Stmt] = [Alloc(b) for b in rows.values()]
+    for number in range(passes):
+        folds = [e for e in group.reductions if level[e[0]] == number]
+        stores = [e for e in inner_outputs if level[e[0]] == number]
+        keeps = [e for e in kept if level[e[0]] == number and e[0] in rows]
+        seen = [e for e in kept if level[e[0]] < number]
+        by_lanes: dict[int, list[Element]] = {}
+        for e in folds:
+            by_lanes.setdefault(_reduce_of(e).lanes, []).append(e)
+        if not by_lanes:
+            by_lanes[0] = []
+        for count, (lanes, some) in enumerate(by_lanes.items()):
+            body += _lanes_pass(
+                group, signature, known, some, [] if count else stores, [] if count else keeps, seen, rows, lanes
+            )
+    emitter = Emitter(Values(signature.leaves, group.extents, signature.checks), known)
+    _store_outputs(emitter, row_outputs, signature)
+    body += emitter.statements
+    kinds: list[LoopKind] = ["serial"] * len(group.rows)
+    if kinds:
+        kinds[0] = "parallel"
+    return nest(group.rows, kinds, tuple(body))
+
+
+def _lanes_pass(
+    group: FusionGroup,
+    signature: Signature,
+    known: dict[Element, Expr],
+    folds: Sequence[Element],
+    stores: Sequence[Element],
+    keeps: Sequence[Element],
+    seen: Sequence[Element],
+    rows: Mapping[Node, Buffer],
+    lanes: int,
+) -> list[Stmt]:
+    """Return one pass over the inner axis. `known` gains the results of `folds`."""
+    (axis,) = group.inner
+    accumulators = [Accumulator(n, _reduce_of((n, at)), lanes) for n, at in folds]
+
+    def step(lane: Expr, k: Expr) -> Body:
+        """Return the work at inner position `k` for accumulator lane `lane`."""
+        at_k = {axis.var: k}
+
+        def moved(element: Element) -> Subscripts:
+            return tuple(substitute_all(i, at_k) for i in element[1])
+
+        emitter = Emitter(Values(signature.leaves, _extents(group, axis, k), signature.checks), known)
+        for e in seen:
+            source = (
+                Load(rows[e[0]], (k,)) if e[0] in rows else Load(signature.outputs[e[0]], emitter.canonical(moved(e)))
+            )
+            emitter.know(e[0], moved(e), emitter.let(e[0].op.name, source))
+        for e in keeps:
+            emitter.statements.append(Store(rows[e[0]], (k,), emitter.value(e[0], moved(e))))
+        for e in stores:
+            value = emitter.value(e[0], moved(e))
+            emitter.statements.append(Store(signature.outputs[e[0]], emitter.canonical(moved(e)), value))
+        for (node, at), acc in zip(folds, accumulators, strict=True):
+            _, value = emitter.reduce(node, at, (k,))
+            emitter.statements.extend(acc.fold(lane, value, k))
+        return tuple(emitter.statements)
+
+    out: list[Stmt] = []
+    if not folds:
+        k = Var(axis.var.name, INDEX, floor=0)
+        return [For(k, axis.extent, step(const_index(0), k), "vectorized")]
+    for acc in accumulators:
+        out += [Alloc(b) for b in acc.buffers]
+        out.append(_over_lanes(lanes, acc.start))
+    whole, rest = simplify_index(axis.extent // lanes), simplify_index(axis.extent % lanes)
+    if whole != const_index(0):
+        c = Var("c", INDEX, floor=0)
+        out.append(For(c, whole, (_over_lanes(lanes, lambda l: step(l, c * lanes + l)),)))
+    if rest != const_index(0):
+        start = whole * lanes
+
+        def tail(l: Expr) -> Body:
+            k = simplify_index(start + l)
+            return (If(compare("lt", l, rest), step(l, k)),)
+
+        out.append(_over_lanes(lanes, tail))
+    half = lanes // 2
+    while half:
+        for acc in accumulators:
+            out.append(_over_lanes(half, lambda l, acc=acc, half=half: acc.halve(l, half)))
+        half //= 2
+    for (node, at), acc in zip(folds, accumulators, strict=True):
+        result = Var(node.op.name, acc.result(const_index(0)).type)
+        out.append(Let(result, acc.result(const_index(0))))
+        known[node, at] = result
+    return out
+
+
+def _extents(group: FusionGroup, axis: Axis, k: Expr) -> dict[Var, Expr]:
+    """Return the bounds of the group's axes, with `k` in the place of `axis` if it is a variable."""
+    extents = {a.var: a.extent for a in group.rows}
+    if isinstance(k, Var):
+        extents[k] = axis.extent
+    return extents
+
+
+def _over_lanes(lanes: int, make: Any) -> Stmt:
+    """Return a vectorized loop over `lanes` with body ``make(lane)``; no loop for a single lane."""
+    lane = Var("l", INDEX, floor=0)
+    return For(lane, const_index(lanes), make(lane), "vectorized")
+
+
+def _build_strips(group: FusionGroup, signature: Signature) -> Body:
+    """Return serial reductions, vectorized across a strip of the last row axis."""
+    element: list[Element] = list(group.reductions)
+    if group.contract is not None:
+        element = [(group.contract, tuple(a.var for a in group.rows))]
+    level = levels_of(group)
+    width = STRIP_BYTES // max(e[0].dtype.itemsize for e in element)
+    outer = list(group.rows)
+    strip: Axis | None = None
+    if outer and outer[-1].extent != const_index(1):
+        last = outer.pop()
+        if isinstance(last.extent, Const):
+            while width > 1 and width // 2 >= last.extent.value:
+                width //= 2
+        strip = Axis(Var("s", INDEX, floor=0), simplify_index((last.extent + (width - 1)) // width))
+    else:
+        width = 1
+
+    def at_lane(body: Any) -> Stmt:
+        """Return the vectorized loop over a strip; ``body(renamed, lane)`` is guarded at the end of the axis."""
+        lane = Var("l", INDEX, floor=0)
+        if strip is None:
+            return For(lane, const_index(1), body({}, lane), "vectorized")
+        j = simplify_index(strip.var * width + lane)
+        inner: Body = body({last.var: j}, lane)
+        if simplify_index(last.extent % width) != const_index(0):
+            inner = (If(compare("lt", j, last.extent), inner),)
+        return For(lane, const_index(width), inner, "vectorized")
+
+    known_lanes: list[tuple[Element, Accumulator]] = []
+    body: list[Stmt] = []
+    extents = {a.var: a.extent for a in outer}
+    if strip is not None:
+        extents[strip.var] = strip.extent
+
+    def emitter_at(renamed: Mapping[Var, Expr], lane: Expr, more: Mapping[Var, Expr]) -> Emitter:
+        emitter = Emitter(Values(signature.leaves, {**extents, **more}, signature.checks))
+        for (node, at), acc in known_lanes:
+            where = tuple(substitute_all(i, renamed) for i in at)
+            emitter.know(node, where, emitter.let(node.op.name, acc.result(lane)))
+        return emitter
+
+    order = sorted({level[n] for n, _ in element})
+    for number in order:
+        some = [(e, Accumulator(e[0], _reduce_of(e), width)) for e in element if level[e[0]] == number]
+        for _, acc in some:
+            body += [Alloc(b) for b in acc.buffers]
+        body.append(at_lane(lambda renamed, lane, some=some: tuple(s for _, a in some for s in a.start(lane))))
+        inner = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner]
+
+        def step(renamed: Mapping[Var, Expr], lane: Expr, some: Any = some, inner: Any = inner) -> Body:
+            emitter = emitter_at(renamed, lane, {a.var: a.extent for a in inner})
+            for (node, at), acc in some:
+                where = tuple(substitute_all(i, renamed) for i in at)
+                _, value = emitter.reduce(node, where, [a.var for a in inner])
+                emitter.statements.extend(acc.fold(lane, value, _row_position(inner, [a.var for a in inner])))
+            return tuple(emitter.statements)
+
+        body += nest(inner, ["serial"] * len(inner), (at_lane(step),))
+        known_lanes += some
+
+    def finish(renamed: Mapping[Var, Expr], lane: Expr) -> Body:
+        emitter = emitter_at(renamed, lane, {})
+        outputs = [(n, tuple(substitute_all(i, renamed) for i in at)) for n, at in group.outputs]
+        _store_outputs(emitter, outputs, signature)
+        return tuple(emitter.statements)
+
+    body.append(at_lane(finish))
+    axes = [*outer, strip] if strip is not None else outer
+    kinds: list[LoopKind] = ["serial"] * len(axes)
+    if kinds:
+        kinds[0] = "parallel"
+    return nest(axes, kinds, tuple(body))

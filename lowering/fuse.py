@@ -1,0 +1,532 @@
+"""A graph of primitive operators into an ordered list of fusion groups; each becomes one kernel.
+
+A :class:`FusionGroup` is a set of nodes computed together over a common domain: `rows` (axes shared by everything in
+the group, spread over workers) and, for reductions, `inner` axes (folded). Three kinds:
+
+- ``map``: every output has one element per point of `rows`.
+- ``reduce``: reductions over `inner`, computed in passes over it (a pass needs the results of the one before), with
+  row-level and full-size maps before, between and after them: softmax, layer norm, sums with their prologue.
+- ``contract``: one matrix product whose operands may be computed while packing, and whose element is the start of a map
+  over `rows`: the epilogue.
+
+Nodes are taken from the results to the inputs, so when a node's turn comes, all its readers have a home and have said
+at which subscripts they want it. Then it is computed inside its readers (recomputed, if cheap, in several), becomes one
+more output of a group whose domain it matches, or starts a group of its own. Whether a node matches a domain is decided
+by comparing row-major positions as polynomials (`jitflow.simplify`), which sees through reshapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from jitflow.errors import CompilerBug
+from jitflow.expr import INDEX, Expr, Reduce, Var, as_index
+from jitflow.graph import Node, toposort
+from jitflow.simplify import free_vars, simplify_index
+from jitflow.types import Dim, element_count, same_dim
+from lowering.trace import Demand, Element, Subscripts, flat_index, substitute_all, trace, unflatten_index
+
+GroupKind: TypeAlias = Literal["map", "reduce", "contract"]
+
+#: Work per element: a node at most this heavy is recomputed rather than stored when several places want it.
+CHEAP = 4
+#: What a costly operator (a transcendental function) weighs; an ordinary one weighs 1, a movement 0.
+COSTLY = 20
+#: Elements in one group. It bounds the size of a kernel, and so LLVM's time, which grows faster than linearly.
+MAX_ELEMENTS = 128
+
+
+class Axis(NamedTuple):
+    """A loop of the group's domain."""
+
+    var: Var
+    extent: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class FusionGroup:
+    """Nodes that become one kernel; see the module docstring.
+
+    `outputs` are the elements written to memory, `reductions` those folded over `inner`, in topological order, each
+    with its subscripts in terms of the axes' variables. `members` are all nodes computed here, `leaves` those read
+    from memory, `wanted` the subscripts at which each of both is used. `contract` is the matrix product of a
+    ``contract`` group, at subscripts `rows`.
+    """
+
+    kind: GroupKind
+    rows: tuple[Axis, ...]
+    inner: tuple[Axis, ...]
+    outputs: tuple[Element, ...]
+    reductions: tuple[Element, ...]
+    members: tuple[Node, ...]
+    leaves: tuple[Node, ...]
+    wanted: Mapping[Node, tuple[Subscripts | None, ...]]
+    contract: Node | None = None
+
+    @property
+    def extents(self) -> dict[Var, Expr]:
+        return {a.var: a.extent for a in (*self.rows, *self.inner)}
+
+
+class _Draft:
+    """A group being collected."""
+
+    def __init__(self, kind: GroupKind, rows: Sequence[Axis]) -> None:
+        self.kind: GroupKind = kind
+        self.rows = list(rows)
+        self.inner: list[Axis] = []
+        self.outputs: list[Element] = []
+        self.reductions: list[Element] = []
+        self.members: dict[Node, None] = {}
+        #: Nodes wanted here and at which subscripts; None: at subscripts that are data, known at run time only.
+        self.wants: dict[Node, list[Subscripts | None]] = {}
+        self.elements = 0
+        self.contract: Node | None = None
+
+    @property
+    def extents(self) -> dict[Var, Expr]:
+        return {a.var: a.extent for a in (*self.rows, *self.inner)}
+
+    def want(self, demands: Iterable[Demand], renamed: Mapping[Var, Expr]) -> None:
+        demands = list(demands)
+        data = {d.var for d in demands}
+        extents = self.extents
+        for d in demands:
+            index: Subscripts | None = None
+            if not any(free_vars(i) & data for i in d.index):
+                index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in d.index)
+            wanted = self.wants.setdefault(d.node, [])
+            if index not in wanted:
+                wanted.append(index)
+
+    def include(self, node: Node, index: Subscripts) -> None:
+        """Compute `node` at `index` in this group."""
+        self.members[node] = None
+        self.elements += 1
+        self.want(trace(node, index).demands, {})
+
+    def rename(self, renamed: Mapping[Var, Expr]) -> None:
+        """Replace loop variables everywhere."""
+        extents = self.extents
+
+        def go(index: Subscripts) -> Subscripts:
+            return tuple(simplify_index(substitute_all(i, renamed), extents) for i in index)
+
+        self.outputs = [(n, go(i)) for n, i in self.outputs]
+        self.reductions = [(n, go(i)) for n, i in self.reductions]
+        for node, wanted in self.wants.items():
+            self.wants[node] = list(dict.fromkeys(None if i is None else go(i) for i in wanted))
+
+
+def fuse(fetches: Iterable[Node], feeds: Collection[Node] = (), *, enabled: bool = True) -> list[FusionGroup]:
+    """Return the groups that compute `fetches` from sources and `feeds`, producers first.
+
+    Expects primitive operators only. With ``enabled=False`` every node becomes a group of its own; by the rules of
+    DESIGN this changes no bit of the results.
+    """
+    fetches = list(dict.fromkeys(fetches))
+    return _Fuser(fetches, frozenset(feeds), enabled).run()
+
+
+def is_leaf(node: Node, feeds: Collection[Node]) -> bool:
+    """Tell whether `node` is in memory before the program runs."""
+    return node.op.source or node in feeds
+
+
+class _Fuser:
+    def __init__(self, fetches: list[Node], feeds: frozenset[Node], enabled: bool) -> None:
+        self.fetched = set(fetches)
+        self.feeds = feeds
+        self.enabled = enabled
+        self.order = toposort(fetches, feeds)
+        self.drafts: list[_Draft] = []
+        self.readers: dict[Node, list[_Draft]] = {}
+        #: Where a node is written to memory.
+        self.home: dict[Node, _Draft] = {}
+        #: The drafts that each draft reads results of.
+        self.needs: dict[_Draft, set[_Draft]] = {}
+        self.weight = self._weigh()
+
+    def run(self) -> list[FusionGroup]:
+        for node in reversed(self.order):
+            if not is_leaf(node, self.feeds):
+                self._place(node)
+        return [self._finish(d) for d in self._sorted()]
+
+    # ---- questions
+
+    def _weigh(self) -> dict[Node, int]:
+        """Return for each node the work of one element if everything up to memory and reductions is recomputed."""
+        weight: dict[Node, int] = {}
+        for node in self.order:
+            if is_leaf(node, self.feeds) or _is_reduction(node):
+                weight[node] = 0
+                continue
+            own = 0 if node.op.movement else COSTLY if node.op.costly else 1
+            weight[node] = min(own + sum(weight[x] for x in node.inputs), 1_000_000)
+        return weight
+
+    def _demands(self, node: Node) -> list[tuple[_Draft, list[Subscripts | None]]]:
+        return [(d, d.wants[node]) for d in self.readers.get(node, ())]
+
+    def _reaches(self, start: _Draft, targets: Collection[_Draft]) -> bool:
+        """Tell whether `start` needs, directly or not, a result of one of `targets`."""
+        seen = {start}
+        stack = [start]
+        while stack:
+            for d in self.needs.get(stack.pop(), ()):
+                if d in targets:
+                    return True
+                if d not in seen:
+                    seen.add(d)
+                    stack.append(d)
+        return False
+
+    def _covers(self, draft: _Draft, node: Node, index: Subscripts | None) -> bool:
+        """Tell whether the points of `draft` visit each element of `node` exactly once (at `index`)."""
+        if index is None:
+            return False
+        extents = draft.extents
+        position = flat_index(index, node.shape, extents)
+        for axes in (draft.rows, [*draft.rows, *draft.inner]):
+            if draft.contract is not None and axes is not draft.rows:
+                continue
+            shape = [a.extent for a in axes]
+            if same_dim(element_count(node.shape), element_count([_dim(e) for e in shape])) is True:
+                domain = flat_index(tuple(a.var for a in axes), shape, extents)
+                if domain == position:
+                    return True
+        return False
+
+    # ---- placing
+
+    def _place(self, node: Node) -> None:
+        if node not in self.fetched and not self.readers.get(node):
+            return
+        if _is_contraction(node):
+            self._place_contraction(node)
+        elif _is_reduction(node):
+            self._place_reduction(node)
+        else:
+            self._place_map(node)
+
+    def _place_map(self, node: Node) -> None:
+        demands = self._demands(node)
+        sites = sum(len(wanted) for _, wanted in demands)
+        cheap = self.weight[node] <= CHEAP
+        if (
+            self.enabled
+            and node not in self.fetched
+            and (cheap or sites == 1)
+            and all(self._may_inline(d, node, wanted) for d, wanted in demands)
+        ):
+            for d, wanted in demands:
+                for index in wanted:
+                    assert index is not None
+                    self._include(d, node, index)
+            return
+        for d, wanted in demands if self.enabled else ():
+            at = next((i for i in wanted if self._covers(d, node, i)), None)
+            others = [x for x, _ in demands if x is not d]
+            repeated = len(wanted) > 1 and not cheap
+            if at is None or repeated or None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
+                continue
+            if self._reaches(d, others):
+                continue
+            for index in wanted:
+                assert index is not None
+                self._include(d, node, index)
+            self._write(node, at, d, others)
+            return
+        self._start(node, demands)
+
+    def _may_inline(self, d: _Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
+        if None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
+            return False
+        if self.weight[node] <= CHEAP:
+            return True
+        if d.contract is not None and any(_mentions(i, d.inner) for i in wanted):
+            return False  # an operand is read once per panel: pay a function once, not per panel
+        return len(wanted) == 1 and not self._repeats(d, node, wanted[0])
+
+    def _repeats(self, d: _Draft, node: Node, index: Subscripts | None) -> bool:
+        """Tell whether computing a heavy `node` in `d` would do it again for points that it does not depend on."""
+        if index is None or not d.rows:
+            return index is None
+        if d.inner:
+            # Not depending on the inner axes, it is computed once per row; else it must cover them all.
+            axes = d.inner if _mentions(index, d.inner) else d.rows
+            return not all(_mentions(index, [a]) for a in axes if a.extent != as_index(1))
+        last = next((a for a in reversed(d.rows) if a.extent != as_index(1)), None)
+        earlier = [a for a in d.rows if a is not last and a.extent != as_index(1)]
+        if last is None:
+            return False
+        if _mentions(index, [last]):
+            return any(not _mentions(index, [a]) for a in earlier)
+        return not earlier
+
+    def _include(self, d: _Draft, node: Node, index: Subscripts) -> None:
+        d.include(node, index)
+        self._note_readers(d)
+
+    def _note_readers(self, d: _Draft) -> None:
+        for x in d.wants:
+            known = self.readers.setdefault(x, [])
+            if d not in known:
+                known.append(d)
+
+    def _write(self, node: Node, index: Subscripts, d: _Draft, readers: Iterable[_Draft]) -> None:
+        d.outputs.append((node, index))
+        self.home[node] = d
+        for r in readers:
+            if r is not d:
+                self.needs.setdefault(r, set()).add(d)
+
+    def _start(self, node: Node, demands: list[tuple[_Draft, list[Subscripts | None]]]) -> None:
+        """Give `node` a group of its own, or a place in one over the same domain that shares an input."""
+        readers = [d for d, _ in demands]
+        for d in self.drafts[-32:] if self.enabled else ():
+            if d.kind != "map" or d in readers or d.elements >= MAX_ELEMENTS:
+                continue
+            if len(d.rows) != len(node.shape) or not any(x in d.wants for x in node.inputs):
+                continue
+            if not all(same_dim(_dim(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True)):
+                continue
+            if self._reaches(d, readers):
+                continue
+            index = tuple(a.var for a in d.rows)
+            self._include(d, node, index)
+            self._write(node, index, d, readers)
+            return
+        d = self._new("map", _axes(node))
+        index = tuple(a.var for a in d.rows)
+        self._include(d, node, index)
+        self._write(node, index, d, readers)
+
+    def _new(self, kind: GroupKind, rows: Sequence[Axis]) -> _Draft:
+        d = _Draft(kind, rows)
+        self.drafts.append(d)
+        return d
+
+    def _place_reduction(self, node: Node) -> None:
+        demands = self._demands(node)
+        for d, wanted in demands if self.enabled else ():
+            others = [x for x, _ in demands if x is not d]
+            if len(wanted) != 1 or wanted[0] is None or d.elements >= MAX_ELEMENTS or self._reaches(d, others):
+                continue
+            if self._join_reduction(d, node, wanted[0]):
+                if others or node in self.fetched:
+                    self._write(node, d.reductions[-1][1], d, others)
+                return
+        readers = [d for d, _ in demands]
+        for d in self.drafts[-32:] if self.enabled else ():
+            if (
+                d.kind != "reduce"
+                or d in readers
+                or not any(x in d.wants for x in node.inputs)
+                or self._reaches(d, readers)
+            ):
+                continue
+            if len(d.rows) == len(node.shape) and self._join_reduction(d, node, tuple(a.var for a in d.rows)):
+                self._write(node, d.reductions[-1][1], d, readers)
+                return
+        d = self._new("reduce", _axes(node))
+        index = tuple(a.var for a in d.rows)
+        self._add_reduction(d, node, index)
+        self._write(node, index, d, readers)
+
+    def _join_reduction(self, d: _Draft, node: Node, index: Subscripts) -> bool:
+        """Make `node` a reduction of `d` if the domain allows it, and tell whether it did."""
+        if d.contract is not None:
+            return False
+        reduce = _reduce_of(node, index)
+        position = flat_index(index, node.shape, d.extents)
+        count = element_count(node.shape)
+        total = element_count([_dim(simplify_index(e)) for e in reduce.extents])
+        row_count = element_count([_dim(a.extent) for a in d.rows])
+        if same_dim(count, row_count) is True and position == self._position(d.rows, d.extents):
+            if d.inner:
+                same = len(d.inner) == len(reduce.vars) and all(
+                    same_dim(_dim(a.extent), _dim(simplify_index(e))) is True
+                    for a, e in zip(d.inner, reduce.extents, strict=True)
+                )
+                if not same or (self._lanes(d) == 1) != (reduce.lanes == 1):
+                    return False
+            self._add_reduction(d, node, index)
+            return True
+        if d.inner or d.kind != "map" or len(reduce.vars) != 1 or reduce.lanes == 1:
+            return False
+        # The readers run over (row, k) and the reduction over k: split the domain there.
+        for cut in range(len(d.rows) - 1, -1, -1):
+            rows, tail = d.rows[:cut], d.rows[cut:]
+            if same_dim(element_count([_dim(a.extent) for a in tail]), total) is not True:
+                continue
+            if same_dim(element_count([_dim(a.extent) for a in rows]), count) is not True:
+                continue
+            if position != self._position(rows, d.extents):
+                continue
+            if len(tail) == 1:
+                d.rows, d.inner = rows, tail
+            else:
+                merged = Axis(Var("k", INDEX, floor=0), as_index(total))
+                d.rows, d.inner = rows, [merged]
+                parts = unflatten_index(merged.var, [a.extent for a in tail], d.extents)
+                d.rename(dict(zip((a.var for a in tail), parts, strict=True)))
+                index = tuple(
+                    simplify_index(substitute_all(i, dict(zip((a.var for a in tail), parts, strict=True))), d.extents)
+                    for i in index
+                )
+            d.kind = "reduce"
+            self._add_reduction(d, node, index)
+            return True
+        return False
+
+    def _lanes(self, d: _Draft) -> int:
+        return _reduce_of(*d.reductions[0]).lanes
+
+    def _position(self, axes: Sequence[Axis], extents: Mapping[Var, Expr]) -> Expr:
+        return flat_index(tuple(a.var for a in axes), [a.extent for a in axes], extents)
+
+    def _add_reduction(self, d: _Draft, node: Node, index: Subscripts) -> None:
+        traced = trace(node, index)
+        reduce = traced.expr
+        assert isinstance(reduce, Reduce)
+        if not d.inner:
+            d.inner = [
+                Axis(Var(f"k{n}" if n else "k", INDEX, floor=0), simplify_index(e))
+                for n, e in enumerate(reduce.extents)
+            ]
+        d.kind = "reduce"
+        d.members[node] = None
+        d.elements += 1
+        d.reductions.append((node, index))
+        d.want(traced.demands, dict(zip(reduce.vars, (a.var for a in d.inner), strict=True)))  # type: ignore[arg-type]
+        self._note_readers(d)
+
+    def _place_contraction(self, node: Node) -> None:
+        demands = self._demands(node)
+        readers = [d for d, _ in demands]
+        home: _Draft | None = None
+        for d, wanted in demands if self.enabled else ():
+            others = [x for x in readers if x is not d]
+            if (
+                d.kind == "map"
+                and len(wanted) == 1
+                and wanted[0] == tuple(a.var for a in d.rows)
+                and all(same_dim(_dim(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True))
+                and not self._reaches(d, others)
+                and not _reads(d, node)
+            ):
+                home = d
+                break
+        if home is None:
+            home = self._new("contract", _axes(node))
+            self._write(node, tuple(a.var for a in home.rows), home, readers)
+        elif len(readers) > 1 or node in self.fetched:
+            self._write(node, tuple(a.var for a in home.rows), home, [r for r in readers if r is not home])
+        index = tuple(a.var for a in home.rows)
+        traced = trace(node, index)
+        reduce = traced.expr
+        assert isinstance(reduce, Reduce)
+        home.kind, home.contract = "contract", node
+        home.inner = [Axis(Var("k", INDEX, floor=0), simplify_index(reduce.extents[0]))]
+        home.members[node] = None
+        home.elements += 1
+        home.want(traced.demands, {reduce.vars[0]: home.inner[0].var})  # type: ignore[dict-item]
+        self._note_readers(home)
+
+    # ---- finishing
+
+    def _sorted(self) -> list[_Draft]:
+        """Return the drafts so that each comes after those it needs; among free ones, in the order of their nodes."""
+        number = {d: -n for n, d in enumerate(self.drafts)}
+        done: dict[_Draft, None] = {}
+        for root in sorted(self.drafts, key=number.__getitem__):
+            stack = [(root, iter(sorted(self.needs.get(root, ()), key=number.__getitem__)))]
+            visiting = {root}
+            if root in done:
+                continue
+            while stack:
+                d, rest = stack[-1]
+                for x in rest:
+                    if x in visiting:
+                        raise CompilerBug("fusion groups depend on each other in a circle")
+                    if x not in done:
+                        visiting.add(x)
+                        stack.append((x, iter(sorted(self.needs.get(x, ()), key=number.__getitem__))))
+                        break
+                else:
+                    done[d] = None
+                    visiting.discard(d)
+                    stack.pop()
+        return list(done)
+
+    def _finish(self, d: _Draft) -> FusionGroup:
+        place = {n: k for k, n in enumerate(self.order)}
+        by_order = sorted(d.members, key=place.__getitem__)
+        return FusionGroup(
+            d.kind,
+            tuple(d.rows),
+            tuple(d.inner),
+            tuple(sorted(d.outputs, key=lambda e: place[e[0]])),
+            tuple(sorted(d.reductions, key=lambda e: place[e[0]])),
+            tuple(by_order),
+            tuple(sorted((x for x in d.wants if x not in d.members), key=place.__getitem__)),
+            {n: tuple(wanted) for n, wanted in d.wants.items()},
+            d.contract,
+        )
+
+
+def _reads(d: _Draft, node: Node) -> bool:
+    """Tell whether an operand of contraction `node` is computed in `d` already (it would have to exist before)."""
+    return any(x in d.members for x in node.inputs)
+
+
+_AXIS_NAMES = "ijklmnopqrstuvwxyz"
+
+
+def _axes(node: Node) -> list[Axis]:
+    return [Axis(Var(_AXIS_NAMES[n % len(_AXIS_NAMES)], INDEX, floor=0), as_index(d)) for n, d in enumerate(node.shape)]
+
+
+def _dim(e: Expr) -> Dim:
+    return int(e.value) if hasattr(e, "value") else e
+
+
+def _mentions(index: Subscripts | None, axes: Iterable[Axis]) -> bool:
+    if index is None:
+        return True
+    vars = {a.var for a in axes}
+    return any(free_vars(i) & vars for i in index)
+
+
+def _reduce_of(node: Node, index: Subscripts) -> Reduce:
+    expr = trace(node, index).expr
+    assert isinstance(expr, Reduce)
+    return expr
+
+
+_REDUCES: dict[str, str] = {}
+
+
+def _form(node: Node) -> str:
+    """Return what the element rule of `node` is at its root: ``contract``, ``reduce`` or ``map``."""
+    form = _REDUCES.get(node.op.name)
+    if form is None:
+        index = tuple(Var("i", INDEX, floor=0) for _ in node.shape)
+        expr = trace(node, index).expr
+        form = "map"
+        if isinstance(expr, Reduce):
+            form = "contract" if expr.contract else "reduce"
+        _REDUCES[node.op.name] = form
+    return form
+
+
+def _is_contraction(node: Node) -> bool:
+    return _form(node) == "contract"
+
+
+def _is_reduction(node: Node) -> bool:
+    return _form(node) in ("reduce", "contract")
