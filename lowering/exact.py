@@ -1,0 +1,203 @@
+"""The arithmetic of `jitflow.expr` on Python and numpy values, exactly: what the loop interpreter computes with.
+
+A scalar integer or index is a Python int inside its range, a bool a Python bool, a float a numpy scalar of its dtype;
+a vector is a numpy array of its lanes (an index has dtype int64). Callers silence numpy's floating point warnings.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from jitflow.dtypes import DType
+from jitflow.errors import CompilerBug
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+#: Factors and addend for which the f64 Fma below neither overflows nor loses bits of its error terms.
+_SAFE_FACTOR, _SAFE_ADDEND = 2.0**300, 2.0**700
+
+
+def np_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return the numpy dtype that holds `dtype` while it is interpreted."""
+    if dtype.kind == "x":
+        return np.dtype(np.int64)
+    if dtype.np is None:
+        raise CompilerBug(f"the loop interpreter has no {dtype.name}")
+    return dtype.np
+
+
+def floordiv(a: int, b: int) -> int:
+    """Return ``a // b``, or 0 when `b` is 0; not yet wrapped."""
+    return a // b if b else 0
+
+
+def mod(a: int, b: int) -> int:
+    """Return ``a % b``, or 0 when `b` is 0."""
+    return a % b if b else 0
+
+
+def floordiv_lanes(a: Array, b: Array) -> Array:
+    """Return ``a // b`` lane by lane, 0 where `b` is 0."""
+    q: Array = np.floor_divide(a, np.where(b == 0, b.dtype.type(1), b))
+    return np.where(b == 0, q.dtype.type(0), q)
+
+
+def mod_lanes(a: Array, b: Array) -> Array:
+    """Return ``a % b`` lane by lane, 0 where `b` is 0."""
+    return np.where(b == 0, a.dtype.type(0), np.remainder(a, np.where(b == 0, b.dtype.type(1), b)))
+
+
+def shl(a: int, n: int, bits: int) -> int:
+    """Return ``a << n``, 0 for a count outside 0 .. bits - 1; not yet wrapped."""
+    return a << n if 0 <= n < bits else 0
+
+
+def shr(a: int, n: int, bits: int) -> int:
+    """Return ``a >> n``; a count outside 0 .. bits - 1 leaves only copies of the sign bit."""
+    return a >> n if 0 <= n < bits else a >> bits
+
+
+def shl_lanes(a: Array, n: Array, bits: int) -> Array:
+    """Shift left lane by lane; see `shl`."""
+    inside = (n >= 0) & (n < bits)
+    return np.where(inside, a << np.where(inside, n, n.dtype.type(0)), a.dtype.type(0))
+
+
+def shr_lanes(a: Array, n: Array, bits: int) -> Array:
+    """Shift right lane by lane; see `shr`."""
+    inside = (n >= 0) & (n < bits)
+    return np.where(
+        inside, a >> np.where(inside, n, n.dtype.type(0)), np.where(a < 0, a.dtype.type(-1), a.dtype.type(0))
+    )
+
+
+def fmin(a: Any, b: Any) -> Any:
+    """Return the lesser float, NaN if either is, the first of two equal ones."""
+    return a if a != a else b if b != b or b < a else a
+
+
+def fmax(a: Any, b: Any) -> Any:
+    """Return the greater float, NaN if either is, the first of two equal ones."""
+    return a if a != a else b if b != b or b > a else a
+
+
+def fmin_lanes(a: Array, b: Array) -> Array:
+    """Return `fmin` lane by lane."""
+    return np.where(np.isnan(a), a, np.where(np.isnan(b) | (b < a), b, a))
+
+
+def fmax_lanes(a: Array, b: Array) -> Array:
+    """Return `fmax` lane by lane."""
+    return np.where(np.isnan(a), a, np.where(np.isnan(b) | (b > a), b, a))
+
+
+def saturate(x: Any, low: int, high: int) -> int:
+    """Return float `x` truncated to an integer between `low` and `high`; NaN gives 0."""
+    v = float(x)
+    if v != v:
+        return 0
+    return low if v <= low else high if v >= high else int(v)
+
+
+def saturate_lanes(x: Array, to: DType) -> Array:
+    """Return floats truncated and saturated to the integers of `to`; NaN gives 0."""
+    wide = x.astype(np.float64)
+    low, high = wide <= to.min, wide >= to.max
+    out = np.where(low | high | np.isnan(wide), 0.0, wide).astype(np_dtype(to))
+    out[low], out[high] = to.min, to.max
+    return out
+
+
+def from_int(x: int, to: np.dtype[Any]) -> Any:
+    """Return integer `x` as a float of dtype `to`, rounded once (through a Python float it would be rounded twice)."""
+    return (np.int64(x) if x < 1 << 63 else np.uint64(x)).astype(to)
+
+
+def bitcast(x: Any, of: np.dtype[Any], to: np.dtype[Any]) -> Any:
+    """Return the bits of scalar `x` of dtype `of` as a value of dtype `to`."""
+    out = np.array(x, of).view(to)[()]
+    return out if to.kind == "f" else out.item()
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` rounded once, for two numpy scalars or arrays of one float dtype."""
+    if isinstance(c, np.ndarray):
+        return _fma64_lanes(a, b, c) if c.dtype == np.float64 else _fma_small_lanes(a, b, c)
+    if c.dtype == np.float64:
+        return np.float64(_fma64(float(a), float(b), float(c)))
+    return c.dtype.type(_odd_sum(float(a) * float(b), float(c)))
+
+
+def _odd_sum(x: float, y: float) -> float:
+    """Return ``x + y`` rounded to odd: rounding this again to at most 51 bits gives the sum rounded once."""
+    s = x + y
+    if not math.isfinite(s):
+        return s
+    t = s - x
+    error = (x - (s - t)) + (y - t)
+    if error == 0.0 or struct.unpack("<q", struct.pack("<d", s))[0] & 1:
+        return s
+    return math.nextafter(s, math.inf if error > 0 else -math.inf)
+
+
+def _odd_sum_lanes(x: Array, y: Array) -> Array:
+    s = x + y
+    t = s - x
+    error = (x - (s - t)) + (y - t)
+    even = (s.view(np.int64) & 1) == 0
+    return np.where(np.isfinite(s) & (error != 0) & even, np.nextafter(s, np.where(error > 0, np.inf, -np.inf)), s)
+
+
+def _fma_small_lanes(a: Array, b: Array, c: Array) -> Array:
+    """Fma of f16 or f32: their products are exact in f64."""
+    wide = _odd_sum_lanes(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
+    return wide.astype(c.dtype)
+
+
+def _fma64(a: float, b: float, c: float) -> float:
+    """Fma of f64 by exact rational arithmetic; special values and zeros follow the plain formula."""
+    if math.isfinite(a) and math.isfinite(b) and not math.isfinite(c):
+        return c
+    if a == 0.0 or b == 0.0 or not (math.isfinite(a) and math.isfinite(b)):
+        return a * b + c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        # The product is not zero, so this is x - x, which is +0 when rounding to nearest.
+        return 0.0
+    try:
+        return exact.numerator / exact.denominator
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+def _fma64_lanes(a: Array, b: Array, c: Array) -> Array:
+    """Fma of f64 lanes (Boldo and Melquiond, "Emulation of FMA", 2008), lanes with extreme exponents one by one."""
+    high, low = _product(a, b)
+    t = c + low
+    z = t - c
+    t_low = (c - (t - z)) + (low - z)
+    v = high + t
+    z = v - high
+    v_low = (high - (v - z)) + (t - z)
+    out = np.asarray(v + _odd_sum_lanes(t_low, v_low))
+    size_a, size_b, size_c = abs(a), abs(b), abs(c)
+    safe = (size_a > 1 / _SAFE_FACTOR) & (size_a < _SAFE_FACTOR) & (size_b > 1 / _SAFE_FACTOR) & (size_b < _SAFE_FACTOR)
+    safe &= (size_c > 1 / _SAFE_ADDEND) & (size_c < _SAFE_ADDEND)
+    for i in np.flatnonzero(~safe):
+        out[i] = _fma64(float(a[i]), float(b[i]), float(c[i]))
+    return out
+
+
+def _product(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return ``a * b`` as a rounded value and its exact error (Dekker and Veltkamp)."""
+    split = 134217729.0  # 2**27 + 1
+    p = a * b
+    ta, tb = split * a, split * b
+    a_high, b_high = ta - (ta - a), tb - (tb - b)
+    a_low, b_low = a - a_high, b - b_high
+    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
