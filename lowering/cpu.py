@@ -1,0 +1,123 @@
+"""The text of an LLVM module in, an object file (or assembly, or optimized text) for a CPU out.
+
+Always parsed and verified first, since this LLVM ends the process on input it does not understand. The passes are few:
+kernels come in with explicit vectors, shared addresses and hoisted invariants, so what is left to do is to inline the
+maths functions, turn register buffers into values and tidy up. Whole pass pipelines (O1 to O3) cost five times as much
+and made no kernel faster.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import llvmlite.binding as llvm
+
+from jitflow.errors import CompilerBug
+from lowering.target import Target, machine, start_llvm
+
+#: What an object may leave to the linker. memcpy and its like are what LLVM makes of large copies and fills.
+ALLOWED_EXTERNS = frozenset({"memcpy", "memset", "memmove"})
+
+_local = threading.local()
+
+
+def _machine(target: Target) -> llvm.TargetMachine:
+    """Return this thread's target machine: making one takes as long as compiling a small kernel."""
+    machines: dict[Target, llvm.TargetMachine] | None = getattr(_local, "machines", None)
+    if machines is None:
+        machines = _local.machines = {}
+    if target not in machines:
+        machines[target] = machine(target)
+    return machines[target]
+
+
+def parse(text: str, target: Target, *, allowed: frozenset[str] = ALLOWED_EXTERNS) -> llvm.ModuleRef:
+    """Return the verified module of `text`. Raises CompilerBug if it is not valid or calls what is not allowed."""
+    start_llvm()
+    # A context of its own: types and constants of a compiled module are freed with it.
+    try:
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise CompilerBug(f"LLVM rejects the module: {_excerpt(text, str(error))}") from None
+    foreign = sorted(
+        f.name
+        for f in module.functions
+        if f.is_declaration and not f.name.startswith("llvm.") and f.name not in allowed
+    )
+    if foreign:
+        raise CompilerBug(f"the module calls {', '.join(foreign)}, which nothing defines")
+    return module
+
+
+def _excerpt(text: str, message: str) -> str:
+    """Return LLVM's message with the line of `text` that it points at."""
+    found = re.search(r":(\d+):\d+: error", message)
+    if found is None:
+        return message
+    lines = text.splitlines()
+    k = int(found.group(1))
+    return message + "\n" + "\n".join(lines[max(0, k - 3) : k + 2])
+
+
+def _run_passes(module: llvm.ModuleRef, target_machine: llvm.TargetMachine) -> None:
+    builder = llvm.create_pass_builder(target_machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
+
+
+def _optimize(text: str, target: Target, allowed: frozenset[str]) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    module = parse(text, target, allowed=allowed)
+    target_machine = _machine(target)
+    _run_passes(module, target_machine)
+    return module, target_machine
+
+
+def compile_object(text: str, target: Target, *, allowed: frozenset[str] = ALLOWED_EXTERNS) -> bytes:
+    """Return the object file of LLVM module `text`. `allowed` names the functions it may leave undefined."""
+    module, target_machine = _optimize(text, target, allowed)
+    data: bytes = target_machine.emit_object(module)
+    foreign = sorted(undefined_symbols(data) - allowed)
+    if foreign:
+        raise CompilerBug(f"the object would need {', '.join(foreign)} from a library")
+    return data
+
+
+def assembly(text: str, target: Target, *, allowed: frozenset[str] = ALLOWED_EXTERNS) -> str:
+    """Return the assembly of LLVM module `text`."""
+    module, target_machine = _optimize(text, target, allowed)
+    return str(target_machine.emit_assembly(module))
+
+
+def optimized(text: str, target: Target, *, allowed: frozenset[str] = ALLOWED_EXTERNS) -> str:
+    """Return LLVM module `text` after the passes."""
+    return str(_optimize(text, target, allowed)[0])
+
+
+def undefined_symbols(data: bytes) -> frozenset[str]:
+    """Return the symbols that an ELF object leaves undefined."""
+    return frozenset(_elf_undefined(data)) if data[:4] == b"\x7fELF" else frozenset()
+
+
+def _elf_undefined(data: bytes) -> set[str]:
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(data[offset : offset + size], "little")
+
+    found: set[str] = set()
+    table, size, count = number(0x28, 8), number(0x3A, 2), number(0x3C, 2)
+    headers = [table + k * size for k in range(count)]
+    for header in headers:
+        if number(header + 4, 4) != 2:  # SHT_SYMTAB
+            continue
+        start, length, link = number(header + 24, 8), number(header + 32, 8), number(header + 40, 4)
+        strings = number(headers[link] + 24, 8)
+        for entry in range(start + 24, start + length, 24):  # entry 0 is the null symbol
+            if number(entry + 6, 2) == 0:  # SHN_UNDEF
+                name = strings + number(entry, 4)
+                found.add(data[name : data.index(b"\0", name)].decode())
+    return found - {"", "_GLOBAL_OFFSET_TABLE_"}

@@ -1,0 +1,447 @@
+"""Replace each loop of kind ``vectorized`` by vector statements.
+
+Before                                  After (16 lanes, unroll=1, masks)
+    vectorized i in n:                      serial i_o in n // 16:
+      out[i] = a[i] * 2.0                     out[ramp(i_o*16, 1, 16)] = a[ramp(i_o*16, 1, 16)] * 2.0
+                                            if n // 16 * 16 < n:
+                                              let m = ramp(n // 16 * 16, 1, 16) < n
+                                              out[ramp(...), m] = a[ramp(...), m] * 2.0
+
+Values that do not depend on the loop variable stay scalar and are splatted where they meet a vector. A ``Let`` becomes
+a vector, or is written into its uses if it is a linear subscript. An inner loop is kept around its vectorized body,
+with the `unroll` copies of a statement side by side in it; an ``If`` on a varying condition becomes masks; a buffer
+allocated inside gets an axis of lanes. With a constant extent there is no tail test: full vectors, then one narrower or
+masked vector. Without masks in the target the tail is a scalar loop (or vectors of 2, 4, ... lanes, if constant).
+
+Gives up, leaving a ``serial`` loop, where the body has no vector form: an inner extent or ``While`` that depends on the
+variable, an ``Atomic``, a call of a microkernel, a store to one element by all iterations.
+"""
+
+from __future__ import annotations
+
+from jitflow.dtypes import DType, bool_, index
+from jitflow.expr import (
+    INDEX,
+    Binary,
+    Buffer,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Ramp,
+    Select,
+    Shuffle,
+    Splat,
+    Unary,
+    Var,
+    binary,
+    compare,
+    const,
+    const_index,
+    type_of,
+)
+from jitflow.record import children, map_children, walk
+from jitflow.simplify import simplify_index
+from lowering.loop_ir import (
+    Alloc,
+    Body,
+    CheckIndex,
+    For,
+    If,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    While,
+    map_body,
+)
+from lowering.renew import renew
+from lowering.target import Target
+
+#: A constant number of vectors up to this is written out; more become a loop.
+STRAIGHT = 16
+
+
+class _GiveUp(Exception):
+    """The body has no vector form."""
+
+
+class _Part:
+    """One vector's worth of iterations: what variables and private buffers are in it, and which lanes are on.
+
+    `may_be_off`: the mask may have no lane on (that of an ``If``), so a scalar load is not safe under it.
+    """
+
+    __slots__ = ("buffers", "lanes", "mask", "may_be_off", "values")
+
+    def __init__(
+        self,
+        lanes: int,
+        values: dict[Var, Expr],
+        buffers: dict[Buffer, Buffer],
+        mask: Expr | None = None,
+        may_be_off: bool = False,
+    ) -> None:
+        self.lanes, self.values, self.buffers = lanes, values, buffers
+        self.mask, self.may_be_off = mask, may_be_off
+
+    def under(self, mask: Expr | None, may_be_off: bool) -> _Part:
+        """Return this part under another mask; what is bound there is not seen here."""
+        return _Part(self.lanes, dict(self.values), dict(self.buffers), mask, may_be_off)
+
+
+def vectorize(kernel: Kernel, *, target: Target, lanes: int | None = None, unroll: int | None = None) -> Kernel:
+    """Vectorize the loops of `kernel` for `target`; see the module docstring.
+
+    `lanes`: of each vector (default: as many of the widest dtype in the body as fill a register); `unroll`: vectors
+    per iteration of the main loop (default by the size of the body).
+    """
+
+    def statement(s: Stmt) -> Stmt | Body:
+        if isinstance(s, For):
+            inner = map_body(statement, s.body)
+            loop = s if inner is s.body else For(s.var, s.extent, inner, s.kind, s.axis)
+            if loop.kind != "vectorized":
+                return loop
+            try:
+                return _vectorize(loop, target, lanes, unroll)
+            except _GiveUp:
+                return For(loop.var, loop.extent, loop.body, "serial")
+        if isinstance(s, (If, While)):
+            return map_children(lambda x: statement(x) if isinstance(x, Stmt) else x, s)
+        return s
+
+    return kernel.with_body(map_body(statement, kernel.body))
+
+
+def _vectorize(loop: For, target: Target, lanes: int | None, unroll: int | None) -> Body:
+    full = lanes or default_lanes(loop.body, target)
+    copies = unroll or default_unroll(loop.body)
+    extent = simplify_index(loop.extent)
+    masks = full > 1 and all(target.can_mask(d) for d in _memory_dtypes(loop.body))
+    if isinstance(extent, Const):
+        return _constant(loop, int(extent.value), full, copies, masks)
+    return _symbolic(loop, extent, full, copies, masks)
+
+
+def default_lanes(body: Body, target: Target) -> int:
+    """Return how many lanes of the widest dtype in `body` fill a vector register of `target`."""
+    widest = max((d.itemsize for d in _dtypes(body)), default=1)
+    return max(1, target.vector_bits // (8 * widest))
+
+
+def default_unroll(body: Body) -> int:
+    """Return how many independent vectors to work on at once: enough to hide latency, few enough for the registers."""
+    cost = sum(20 if isinstance(x, Call) else 1 for s in body for x in walk(s) if isinstance(x, (Binary, Unary, Call)))
+    return 4 if cost <= 16 else 2 if cost <= 80 else 1
+
+
+def _dtypes(body: Body) -> list[DType]:
+    """Return the dtypes that `body` computes with, subscripts and conditions aside."""
+    return [
+        x.type.dtype
+        for s in body
+        for x in walk(s)
+        if isinstance(x, Expr) and x.type.dtype is not index and not x.type.dtype.is_bool
+    ]
+
+
+def _memory_dtypes(body: Body) -> set[DType]:
+    found = {x.buffer.dtype for s in body for x in walk(s) if isinstance(x, (Load, Store))}
+    return {type_of(d).dtype for d in found}
+
+
+def _constant(loop: For, extent: int, full: int, copies: int, masks: bool) -> Body:
+    """Vectors for an extent that is known."""
+    out: list[Stmt] = []
+    while full > extent > 0 and full // 2 >= extent:
+        full //= 2
+    whole, done = extent // full, 0
+    if whole > STRAIGHT and not _indexes_registers(loop):
+        outer = Var(f"{loop.var.name}_o", INDEX, 0)
+        out.append(For(outer, const_index(whole // copies), _statements(loop, outer * (full * copies), full, copies)))
+        done = whole // copies * copies
+    while done < whole:
+        count = min(copies, whole - done)
+        out += _statements(loop, const_index(done * full), full, count)
+        done += count
+    start, rest = whole * full, extent - whole * full
+    if rest and masks:
+        width = 1 << (rest - 1).bit_length()
+        mask = (
+            None if rest == width else compare("lt", Ramp(const_index(0), 1, width), const(rest, type_of(index, width)))
+        )
+        out += _statements(loop, const_index(start), width, 1, mask)
+        return tuple(out)
+    while rest:
+        width = 1 << (rest.bit_length() - 1)
+        out += _statements(loop, const_index(start), width, 1)
+        start, rest = start + width, rest - width
+    return tuple(out)
+
+
+def _symbolic(loop: For, extent: Expr, full: int, copies: int, masks: bool) -> Body:
+    """A main loop of whole vectors and a tail."""
+    if _indexes_registers(loop):
+        raise _GiveUp
+    out: list[Stmt] = []
+    if not isinstance(extent, Var):
+        extent = _let(out, "n", extent)
+    step = full * copies
+    count = _let(out, f"{loop.var.name}_whole", extent // step)
+    outer = Var(f"{loop.var.name}_o", INDEX, 0)
+    out.append(For(outer, count, _statements(loop, outer * step, full, copies)))
+    done = _let(out, f"{loop.var.name}_done", count * step)
+    if not masks:
+        inner = Var(loop.var.name, INDEX, 0)
+        out.append(For(inner, extent - done, renew(loop.body, {loop.var: done + inner})))
+        return tuple(out)
+    tail = Var(f"{loop.var.name}_t", INDEX, 0)
+    start = done + tail * full if copies > 1 else done
+    mask = Var("mask", type_of(bool_, full))
+    body = (
+        Let(mask, compare("lt", Ramp(start, 1, full), Splat(extent, full))),
+        *_statements(loop, start, full, 1, mask),
+    )
+    if copies == 1:
+        out.append(If(compare("lt", done, extent), body))
+    else:
+        out.append(For(tail, (extent - done + (full - 1)) // full, body))
+    return tuple(out)
+
+
+def _let(out: list[Stmt], name: str, value: Expr) -> Var:
+    var = Var(name, INDEX, 0)
+    out.append(Let(var, value))
+    return var
+
+
+def _indexes_registers(loop: For) -> bool:
+    """Tell whether the body reaches registers from outside by the loop variable, so that it must be written out."""
+    inside = {s.buffer for s in loop.body for s in walk(s) if isinstance(s, Alloc)}
+    for s in loop.body:
+        for x in walk(s):
+            if (
+                isinstance(x, (Load, Store))
+                and x.buffer.space == "register"
+                and x.buffer not in inside
+                and any(y is loop.var for i in x.index for y in walk(i))
+            ):
+                return True
+    return False
+
+
+def _statements(loop: For, start: Expr, lanes: int, copies: int, mask: Expr | None = None) -> Body:
+    """Return the body for iterations `start` .. `start` + lanes * copies - 1."""
+    if lanes == 1:
+        return tuple(s for k in range(copies) for s in renew(loop.body, {loop.var: start + k}))
+    parts = [_Part(lanes, {loop.var: Ramp(start + k * lanes, 1, lanes)}, {}, mask) for k in range(copies)]
+    return _body(loop.body, parts)
+
+
+def _body(body: Body, parts: list[_Part]) -> Body:
+    out: list[Stmt] = []
+    for s in body:
+        out += _statement(s, parts)
+    return tuple(out)
+
+
+def _statement(s: Stmt, parts: list[_Part]) -> list[Stmt]:
+    out: list[Stmt] = []
+    match s:
+        case Let(var, value):
+            _bind(var, value, parts, out)
+        case Store():
+            out += [_store(s, p) for p in parts]
+        case For(var, extent, inner, kind, axis):
+            count = _uniform(extent, parts)
+            copy = Var(var.name, INDEX, var.floor)
+            for p in parts:
+                p.values[var] = copy
+            out.append(For(copy, count, _body(inner, parts), "serial" if kind == "vectorized" else kind, axis))
+        case While(cond, inner):
+            out.append(While(_uniform(cond, parts), _body(inner, parts)))
+        case If(cond, then, otherwise):
+            _branch(cond, then, otherwise, parts, out)
+        case Alloc(buffer):
+            if buffer.space not in ("register", "stack"):
+                raise _GiveUp
+            for p in parts:
+                p.buffers[buffer] = Buffer(buffer.name, buffer.dtype, (*buffer.shape, p.lanes), buffer.space, 64)
+                out.append(Alloc(p.buffers[buffer]))
+        case CheckIndex(status, slot, ok, position, mask):
+            for p in parts:
+                test, where = wide(_vector(ok, p), p.lanes), wide(_vector(position, p), p.lanes)
+                out.append(CheckIndex(status, slot, test, where, _mask(mask, p)))
+        case _:
+            raise _GiveUp
+    return out
+
+
+def _store(s: Store, p: _Part) -> Store:
+    place, where = _place(s.buffer, s.index, p)
+    if all(i.type.lanes == 1 for i in where):
+        raise _GiveUp
+    value, mask = wide(_vector(s.value, p), p.lanes), _mask(s.mask, p)
+    if place.space == "register" and mask is not None:
+        # A masked store would keep the buffer in memory. In lanes past the end, private registers hold what they like.
+        if place is s.buffer or p.may_be_off or s.mask is not None:
+            value = Select(mask, value, Load(place, where))
+        mask = None
+    return Store(place, where, value, mask, s.stream)
+
+
+def _bind(var: Var, value: Expr, parts: list[_Part], out: list[Stmt]) -> None:
+    first = _vector(value, parts[0])
+    if first.type.lanes == 1:
+        copy = Var(var.name, var.type, var.floor)
+        out.append(Let(copy, first))
+        for p in parts:
+            p.values[var] = copy
+        return
+    for p in parts:
+        new = _vector(value, p)
+        if isinstance(new, Ramp):
+            p.values[var] = new
+        else:
+            copy = Var(var.name, new.type, var.floor)
+            out.append(Let(copy, new))
+            p.values[var] = copy
+
+
+def _branch(cond: Expr, then: Body, otherwise: Body, parts: list[_Part], out: list[Stmt]) -> None:
+    tests = [_vector(cond, p) for p in parts]
+    if tests[0].type.lanes == 1:
+        arms = [_body(arm, [p.under(p.mask, p.may_be_off) for p in parts]) for arm in (then, otherwise)]
+        out.append(If(tests[0], *arms))
+        return
+    masks = []
+    for test in tests:
+        var = Var("on", test.type)
+        out.append(Let(var, test))
+        masks.append(var)
+    for body, flip in ((then, False), (otherwise, True)):
+        if not body:
+            continue
+        inner = []
+        for p, m in zip(parts, masks, strict=True):
+            mask: Expr = Unary("not", m) if flip else m
+            if p.mask is not None:
+                mask = Binary("and", p.mask, mask)
+            if not isinstance(mask, Var):
+                copy = Var("on", mask.type)
+                out.append(Let(copy, mask))
+                mask = copy
+            inner.append(p.under(mask, True))
+        out += _body(body, inner)
+
+
+def _mask(own: Expr | None, p: _Part) -> Expr | None:
+    if own is None:
+        return p.mask
+    mine = wide(_vector(own, p), p.lanes)
+    return mine if p.mask is None else Binary("and", p.mask, mine)
+
+
+def _uniform(e: Expr, parts: list[_Part]) -> Expr:
+    """Return `e` as a scalar that all parts share. Raises _GiveUp if there is none."""
+    value = _vector(e, parts[0])
+    if value.type.lanes > 1:
+        raise _GiveUp
+    return value
+
+
+def wide(e: Expr, lanes: int) -> Expr:
+    """Return `e` with `lanes`, splatted if it is a scalar."""
+    if e.type.lanes == lanes:
+        return e
+    if isinstance(e, Const):
+        return Const(e.value, e.of.with_lanes(lanes))
+    return Splat(e, lanes)
+
+
+def _place(buffer: Buffer, subscripts: tuple[Expr, ...], p: _Part) -> tuple[Buffer, tuple[Expr, ...]]:
+    where = tuple(_vector(i, p) for i in subscripts)
+    private = p.buffers.get(buffer)
+    if private is None:
+        return buffer, where
+    if any(i.type.lanes > 1 for i in where):
+        raise _GiveUp
+    return private, (*where, Ramp(const_index(0), 1, p.lanes))
+
+
+def _vector(e: Expr, p: _Part) -> Expr:
+    """Return `e` for the iterations of `p`: a scalar if it is the same in all of them."""
+    match e:
+        case Const():
+            return e
+        case Var():
+            return p.values.get(e, e)
+        case Load(buffer, subscripts, mask):
+            return _load(buffer, subscripts, mask, p)
+        case Binary(op, a, b) if e.type is INDEX:
+            return _index_binary(op, _vector(a, p), _vector(b, p))
+        case Splat() | Ramp() | Shuffle():
+            raise _GiveUp
+        case Select(cond, a, b):
+            c, x, y = _vector(cond, p), _vector(a, p), _vector(b, p)
+            lanes = max(c.type.lanes, x.type.lanes, y.type.lanes)
+            return Select(wide(c, lanes), wide(x, lanes), wide(y, lanes))
+        case Call(name, args, of):
+            given = [_vector(a, p) for a in args]
+            lanes = max((a.type.lanes for a in given), default=1)
+            return Call(name, tuple(wide(a, lanes) for a in given), of.with_lanes(lanes))
+        case _:
+            new = map_children(lambda c: _vector(c, p), e)
+            lanes = max((c.type.lanes for c in children(new)), default=1)
+            return map_children(lambda c: wide(c, lanes), new) if lanes > 1 else new
+
+
+def _load(buffer: Buffer, subscripts: tuple[Expr, ...], mask: Expr | None, p: _Part) -> Expr:
+    place, where = _place(buffer, subscripts, p)
+    if all(i.type.lanes == 1 for i in where) and mask is None:
+        if not p.may_be_off:
+            return Load(place, where)
+        where = (wide(where[0], p.lanes), *where[1:]) if where else where
+        if not where:
+            return Load(place, where)
+    own = _mask(mask, p)
+    if all(i.type.lanes == 1 for i in where):
+        where = (wide(where[0], p.lanes), *where[1:])
+    # Registers exist whatever the mask says, and plain loads of them become SSA values.
+    return Load(place, where, None if place.space == "register" else own)
+
+
+def _index_binary(op: str, a: Expr, b: Expr) -> Expr:
+    """Return index arithmetic on scalars and vectors, a Ramp where the result is one."""
+    lanes = max(a.type.lanes, b.type.lanes)
+    if lanes == 1:
+        return binary(op, a, b)
+    x, y = _ramp(a), _ramp(b)
+    if x is not None and y is not None:
+        (base, stride), (base_b, stride_b) = x, y
+        if op == "add":
+            return _as_ramp(base + base_b, stride + stride_b, lanes)
+        if op == "sub":
+            return _as_ramp(base - base_b, stride - stride_b, lanes)
+        if op == "mul" and stride_b == 0 and isinstance(base_b, Const):
+            return _as_ramp(base * base_b, stride * int(base_b.value), lanes)
+        if op == "mul" and stride == 0 and isinstance(base, Const):
+            return _as_ramp(base_b * base, stride_b * int(base.value), lanes)
+    return Binary(op, wide(a, lanes), wide(b, lanes))
+
+
+def _ramp(e: Expr) -> tuple[Expr, int] | None:
+    match e:
+        case Ramp(base, stride, _):
+            return base, stride
+        case Splat(a, _):
+            return a, 0
+        case Const(value, _):
+            return const_index(int(value)), 0
+        case _:
+            return (e, 0) if e.type.lanes == 1 else None
+
+
+def _as_ramp(base: Expr, stride: int, lanes: int) -> Expr:
+    return Ramp(base, stride, lanes) if stride else Splat(base, lanes)
