@@ -23,6 +23,10 @@ class FeedError(JitflowError, ValueError):
     """Arrays given to a run that do not fit what the graph declares."""
 
 
+class FeedTypeError(FeedError, TypeError):
+    """A feed that is no array and cannot be taken for one."""
+
+
 class FormatError(JitflowError, ValueError):
     """Text or a file that is not what its format says."""
 
