@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -86,6 +87,7 @@ class OpDef:
     - `source`: made from nothing but attributes and run-time arrays (placeholder, variable, constant).
     - `costly`: an element takes many instructions, so that computing it twice is worse than storing it.
     - `movement`: an element is some element of an input (or a fill value): index arithmetic only.
+    - `fallible`: some values of the inputs are errors, found while it runs (`IndexRangeError`).
     """
 
     name: str
@@ -100,6 +102,7 @@ class OpDef:
     source: bool = False
     costly: bool = False
     movement: bool = False
+    fallible: bool = False
     needs_dims: bool = False
 
     def __repr__(self) -> str:
@@ -204,7 +207,7 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
         check_shape(inferred.shape)
     except JitflowError as error:
         end_guards(outer)
-        raise _located(error) from None
+        raise located(error) from None
     except BaseException:
         end_guards(outer)
         raise
@@ -218,7 +221,7 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
         return _NODES.setdefault(key, node)
 
 
-def _located(error: JitflowError) -> JitflowError:
+def located(error: JitflowError) -> JitflowError:
     """Return `error` with the user's file:line at the end of its message, once."""
     text = str(error)
     if "\n  at " in text:
@@ -229,8 +232,25 @@ def _located(error: JitflowError) -> JitflowError:
 _OWN = tuple(str(Path(__file__).resolve().parent) + sep for sep in ("/", "\\"))
 
 
+_place = threading.local()
+
+
+@contextmanager
+def sited(site: str | None) -> Iterator[None]:
+    """Give `site` to the nodes made in the block: they stand for a node that the user wrote there."""
+    outer: str | None = getattr(_place, "site", None)
+    _place.site = site
+    try:
+        yield
+    finally:
+        _place.site = outer
+
+
 def user_site() -> str | None:
-    """Return ``file:line`` of the innermost frame outside jitflow's front end, or None."""
+    """Return ``file:line`` of the innermost frame outside jitflow's front end (or of :func:`sited`), or None."""
+    site: str | None = getattr(_place, "site", None)
+    if site is not None:
+        return site
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
@@ -357,7 +377,7 @@ def as_node(x: Operand) -> Node:
         try:
             return make_constant(array)
         except JitflowError as error:
-            raise _located(error) from None
+            raise located(error) from None
     raise DTypeError(at_site(f"cannot use {type(x).__name__} as a tensor", user_site()))
 
 

@@ -63,7 +63,10 @@ def named_dim(name: str) -> Var:
 
 def fresh_dim() -> Var:
     """Return a symbolic dim that equals no other."""
-    return named_dim(f"_{next(_fresh)}")
+    name = f"_{next(_fresh)}"
+    while name in _DIMS:  # someone has called a dim so
+        name = f"_{next(_fresh)}"
+    return named_dim(name)
 
 
 def as_dim(d: Any) -> Dim:
