@@ -61,7 +61,7 @@ from lowering.loop_ir import (
 from lowering.printer import COMPARE, INFIX, show
 
 SHUFFLES = ("shfl_down", "shfl_up", "shfl_xor", "shfl_idx")
-_MASK_CALLS = {"any": "bool(({}).any())", "all": "bool(({}).all())"}
+MASK_CALLS = {"any": "bool(({}).any())", "all": "bool(({}).all())"}
 _UNARY = {
     "abs": "abs",
     "sqrt": "np.sqrt",
@@ -129,6 +129,7 @@ class _Translator:
         self.env: dict[str, Any] = {"__program__": program, "np": np, "exact": exact}
         self.origin: Stmt | None = None
         self.serial = 0
+        self.allocated: list[Buffer] = []
         #: The lanes that are on in the arm of a vector select, as Python text.
         self.guard: str | None = None
 
@@ -215,6 +216,8 @@ class _Translator:
                     self.put(indent, f"if {name} < {bound}:")
                 elif kind in ("parallel", "vectorized"):
                     self.put(indent, f"for {name} in thread.clock.iterations({bound}):")
+                    if kind == "parallel":
+                        self.renew_private(inner)
                 else:
                     self.put(indent, f"for {name} in range({bound}):")
                 self.body(body, inner)
@@ -228,8 +231,9 @@ class _Translator:
                     self.put(indent, "else:")
                     self.body(otherwise, inner)
             case Alloc(buffer):
-                site, spec, shape = self.fresh(""), self.constant(buffer), self.shape(buffer)
-                self.put(indent, f"{self.bind(buffer)} = thread.allocate({site}, {spec}, {shape})")
+                self.bind(buffer)
+                self.allocated.append(buffer)
+                self.allocate(buffer, indent)
             case Barrier():
                 self.put(indent, f"yield ('barrier', {self.fresh('')})")
             case CheckIndex(status, slot, ok, position, mask):
@@ -242,6 +246,15 @@ class _Translator:
                 self.call_kernel(s, indent)
             case _:
                 raise CompilerBug(f"the loop interpreter has no {type(s).__name__}")
+
+    def allocate(self, buffer: Buffer, indent: str) -> None:
+        site, spec = self.fresh(""), self.constant(buffer)
+        self.put(indent, f"{self.name(buffer)} = thread.allocate({site}, {spec}, {self.shape(buffer)})")
+
+    def renew_private(self, indent: str) -> None:
+        """Forget what is in buffers made before a parallel loop: each worker has its own, and runs any iterations."""
+        for b in self.allocated:
+            self.allocate(b, indent)
 
     def store(self, s: Store, indent: str) -> None:
         value, memory, where = self.expr(s.value), self.name(s.buffer), [self.expr(i) for i in s.index]
@@ -336,6 +349,8 @@ class _Translator:
     def binary(self, op: str, a: str, b: str, of: Type) -> str:
         dtype, lanes = of.dtype, "_lanes" if of.lanes > 1 else ""
         match op:
+            case "add" | "mul" if dtype.is_bool:
+                return f"({a} {'|' if op == 'add' else '&'} {b})"
             case "add" | "sub" | "mul":
                 return _wrapped(f"({a} {INFIX[op][0]} {b})", of)
             case "div" | "and" | "or" | "xor":
@@ -356,6 +371,8 @@ class _Translator:
             return _wrapped(f"(-{a})", of)
         if op == "not":
             return f"(not {a})" if of.dtype.is_bool and of.lanes == 1 else _wrapped(f"(~{a})", of)
+        if op != "abs" and of.dtype.is_integer:
+            return a
         return _wrapped(f"{_UNARY[op]}({a})", of)
 
     def cast(self, a: str, of: Type, to: DType) -> str:
@@ -390,8 +407,8 @@ class _Translator:
         args = [self.expr(a) for a in e.args]
         if e.name in SHUFFLES:
             return f"(yield ({e.name!r}, {self.fresh('')}, {args[0]}, {args[1]}))"
-        if e.name in _MASK_CALLS:
-            return _MASK_CALLS[e.name].format(args[0])
+        if e.name in MASK_CALLS:
+            return MASK_CALLS[e.name].format(args[0])
         return f"{self.constant(_function(e.name, e.of))}({', '.join(args)})"
 
 
