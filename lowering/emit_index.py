@@ -144,12 +144,12 @@ class IndexEmitter:
         """Emit polynomial `p`: its parts by region from the outside in, the literal last."""
         total, last = "", 0
         for depth, term in self.terms(p):
-            total = self._at(depth, ("add", total, term), f"add i64 {total}, {term}") if total else term
+            total = self.at(depth, ("add", total, term), f"add i64 {total}, {term}") if total else term
             last = depth
         literal = p.get((), 0)
         if not total:
             return str(literal)
-        return self._at(last, ("add", total, literal), f"add i64 {total}, {literal}") if literal else total
+        return self.at(last, ("add", total, literal), f"add i64 {total}, {literal}") if literal else total
 
     def terms(self, p: Poly) -> list[tuple[int, str]]:
         """Emit the parts of `p` that are not literal, one sum per region it can be computed in, outermost first."""
@@ -158,10 +158,10 @@ class IndexEmitter:
             if monomial:
                 depth, term = self._term(monomial, c)
                 total = totals.get(depth)
-                totals[depth] = self._at(depth, ("add", total, term), f"add i64 {total}, {term}") if total else term
+                totals[depth] = self.at(depth, ("add", total, term), f"add i64 {total}, {term}") if total else term
         return sorted(totals.items())
 
-    def _at(self, depth: int, key: object, text: str) -> str:
+    def at(self, depth: int, key: object, text: str) -> str:
         """Return the result of the pure instruction `text` in region `depth`; it is written there unless it was."""
         region = self.regions[depth]
         hit = region.cache.get(key)
@@ -183,8 +183,8 @@ class IndexEmitter:
         total = ""
         for depth, atom in atoms:
             operand = self._atom(atom, depth)
-            total = self._at(depth, ("mul", total, operand), f"mul i64 {total}, {operand}") if total else operand
-        return top, total if c == 1 else self._at(top, ("mul", total, c), f"mul i64 {total}, {c}")
+            total = self.at(depth, ("mul", total, operand), f"mul i64 {total}, {operand}") if total else operand
+        return top, total if c == 1 else self.at(top, ("mul", total, c), f"mul i64 {total}, {c}")
 
     def _stepped(self, loop: Loop, depth: int, others: tuple[Expr, ...], c: int) -> str:
         """Return ``c * others * loop.var`` as a loop variable of its own."""
@@ -200,7 +200,7 @@ class IndexEmitter:
         return hit
 
     def _times(self, depth: int, a: str, b: str) -> str:
-        return self._at(depth, ("mul", a, b), f"mul i64 {a}, {b}")
+        return self.at(depth, ("mul", a, b), f"mul i64 {a}, {b}")
 
     def _atom(self, atom: Expr, depth: int) -> str:
         """Emit a factor of a monomial in region `depth`."""
@@ -281,7 +281,7 @@ class IndexEmitter:
         element, of = memory_text(type_of(buffer.dtype)), self.pointer_type(buffer)
         ptr = self.base(buffer)
         for depth, term in self.terms(p):
-            ptr = self._at(depth, ("ptr", ptr, term, element), f"getelementptr {element}, {of} {ptr}, i64 {term}")
+            ptr = self.at(depth, ("ptr", ptr, term, element), f"getelementptr {element}, {of} {ptr}, i64 {term}")
         align = buffer.align
         for c in p.values():
             align = gcd(align, c * buffer.dtype.itemsize)

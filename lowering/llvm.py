@@ -21,6 +21,7 @@ from jitflow.expr import Buffer, Const, Expr, Type, Var, as_index, const_index, 
 from jitflow.record import record
 from jitflow.simplify import free_vars, simplify_index
 from lowering import emit_arith
+from lowering.difference import structurally_equal
 from lowering.emit_arith import memory_text, suffix, type_text, vector_text
 from lowering.emit_expr import ExprEmitter
 from lowering.emit_index import Loop
@@ -181,7 +182,7 @@ class Module:
         """Define `kernel` and what it calls; the same kernel again is not defined twice."""
         known = self._kernels.get(kernel.name)
         if known is not None:
-            if known is not kernel and known != kernel:
+            if known is not kernel and not structurally_equal(known, kernel):
                 raise CompilerBug(f"two kernels are called {kernel.name}")
             return
         self._kernels[kernel.name] = kernel
@@ -369,7 +370,8 @@ class KernelEmitter(ExprEmitter):
             self.pointers[buffer] = self.ops.shared(self, buffer)
         elif buffer.space == "scratch":
             offset = self.index(self._offsets[buffer])
-            self.pointers[buffer] = self.inst(f"getelementptr i8, ptr %scratch, i64 {offset}")
+            # In the entry, where addresses hoisted out of loops can use it.
+            self.pointers[buffer] = self.at(0, ("scratch", offset), f"getelementptr i8, ptr %scratch, i64 {offset}")
         else:
             self.pointers[buffer] = self._alloca(buffer)
 

@@ -35,10 +35,15 @@ def passes(target: Target) -> tuple[tuple[str, Pass], ...]:
 
 
 def run_pipeline(kernel: Kernel, target: Target, *, observer: Observer | None = None, check: bool = False) -> Kernel:
-    """Return `kernel` after all passes of `target`. `check` verifies it before the first and after each pass.
+    """Return `kernel`, and the microkernels it calls, after all passes of `target`.
+
+    `check` verifies before the first and after each pass.
 
     Raises CompilerBug with the kernel as it was before the pass that failed.
     """
+    callees = tuple(run_pipeline(k, target, observer=observer, check=check) for k in kernel.callees)
+    if any(new is not old for new, old in zip(callees, kernel.callees, strict=True)):
+        kernel = Kernel(kernel.name, kernel.params, kernel.dims, kernel.body, kernel.reads, kernel.notes, callees)
     for name, run in passes(target):
         start = time.perf_counter()
         try:
