@@ -177,6 +177,10 @@ def _multiply(p: Poly, q: Poly) -> Poly:
     return out
 
 
+#: ``p + scale * q`` and ``p * q``, for callers that work on polynomials themselves.
+add_polys, multiply_polys = _add, _multiply
+
+
 def _literal(p: Poly) -> int | None:
     """Return the value of a constant polynomial, else None."""
     if not p:

@@ -9,7 +9,7 @@ load, ``base - lane`` one load and a reversal, ``base`` a broadcast, everything 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from jitflow.dtypes import bool_, index, uint8
 from jitflow.errors import CompilerBug
@@ -33,12 +33,10 @@ from jitflow.expr import (
     Type,
     Unary,
     Var,
-    binary,
-    const_index,
     type_of,
 )
 from jitflow.record import walk
-from jitflow.simplify import Poly, from_poly, poly_of
+from jitflow.simplify import Poly, add_polys, multiply_polys, poly_of
 from lowering import emit_arith
 from lowering.emit_arith import const_text, memory_text, suffix, type_text, vector_text
 from lowering.emit_index import IndexEmitter, literal
@@ -46,6 +44,8 @@ from lowering.target import Target
 
 #: Stands for the number of the lane in the polynomial of a vector of indices.
 LANE = Var("lane", INDEX, 0)
+#: Vectors of indices that are no linear form of the lane number, each with the variable that stands for it.
+Parts: TypeAlias = "tuple[tuple[Var, Expr], ...]"
 
 
 class Functions(Protocol):
@@ -64,6 +64,7 @@ class ExprEmitter(IndexEmitter):
         self.functions = functions
         # The lanes that are on (operand, how many) in the arms of vector selects around this point.
         self._guards: list[tuple[str, int]] = []
+        self._polys: dict[Expr, tuple[Poly, Parts]] = {}
 
     # ---- values
 
@@ -174,28 +175,31 @@ class ExprEmitter(IndexEmitter):
 
     # ---- vectors of indices
 
-    def lane_poly(self, e: Expr) -> tuple[Poly, list[tuple[Var, Expr]]]:
+    def lane_poly(self, e: Expr) -> tuple[Poly, Parts]:
         """Return `e` as a polynomial of scalars, LANE and stand-ins for parts that are neither; and these parts."""
-        parts: list[tuple[Var, Expr]] = []
+        hit = self._polys.get(e)
+        if hit is None:
+            parts: list[tuple[Var, Expr]] = []
+            hit = self._polys[e] = (self._lane_poly(e, parts), tuple(parts))
+        return hit
 
-        def scalar(x: Expr) -> Expr:
-            match x:
-                case _ if x.type.lanes == 1:
-                    return x
-                case Const(number, _):
-                    return const_index(int(number))
-                case Splat(a, _):
-                    return a
-                case Ramp(base, stride, _):
-                    return base + LANE * stride
-                case Binary("add" | "sub" | "mul" as op, a, b):
-                    return binary(op, scalar(a), scalar(b))
-                case _:
-                    stand_in = Var("part", INDEX)
-                    parts.append((stand_in, x))
-                    return stand_in
-
-        return poly_of(scalar(e)), parts
+    def _lane_poly(self, e: Expr, parts: list[tuple[Var, Expr]]) -> Poly:
+        match e:
+            case _ if e.type.lanes == 1:
+                return poly_of(e)
+            case Const(number, _):
+                return poly_of(int(number))
+            case Splat(a, _):
+                return poly_of(a)
+            case Ramp(base, stride, _):
+                return add_polys(poly_of(base), {(LANE,): 1}, stride)
+            case Binary("add" | "sub", a, b):
+                return add_polys(self._lane_poly(a, parts), self._lane_poly(b, parts), 1 if e.op == "add" else -1)
+            case Binary("mul", a, b):
+                return multiply_polys(self._lane_poly(a, parts), self._lane_poly(b, parts))
+            case _:
+                parts.append((Var("part", INDEX), e))
+                return {(parts[-1][0],): 1}
 
     def _index_vector(self, e: Expr) -> str:
         p, parts = self.lane_poly(e)
@@ -271,15 +275,15 @@ class ExprEmitter(IndexEmitter):
 
     # ---- memory
 
-    def offset(self, buffer: Buffer, subscripts: tuple[Expr, ...]) -> tuple[Poly, list[tuple[Var, Expr]]]:
+    def offset(self, buffer: Buffer, subscripts: tuple[Expr, ...]) -> tuple[Poly, Parts]:
         """Return the flat element number as a polynomial of scalars and LANE, with its other vector parts."""
-        total: Expr = const_index(0)
-        parts: list[tuple[Var, Expr]] = []
+        total: Poly = {}
+        parts: Parts = ()
         for subscript, stride in zip(subscripts, self.strides(buffer), strict=True):
             p, more = self.lane_poly(subscript)
+            total = add_polys(total, multiply_polys(p, stride))
             parts += more
-            total = total + from_poly(p) * stride
-        return poly_of(total), parts
+        return total, parts
 
     def _mask(self, mask: Expr | None, lanes: int) -> str | None:
         """Return the lanes that may touch memory, by `mask` and the guards around; None for all of them."""
@@ -337,7 +341,7 @@ class ExprEmitter(IndexEmitter):
     def _reversed(self, operand: str, of: Type) -> str:
         return self._shuffle(operand, of, tuple(range(of.lanes - 1, -1, -1)))
 
-    def _gather(self, e: Load, p: Poly, parts: list[tuple[Var, Expr]], mask: str | None) -> str:
+    def _gather(self, e: Load, p: Poly, parts: Parts, mask: str | None) -> str:
         pointers, align = self._pointers(e.buffer, p, parts, e.type.lanes)
         memory, lanes = memory_text(e.type), e.type.lanes
         space = _space(self.pointer_type(e.buffer))
@@ -347,7 +351,7 @@ class ExprEmitter(IndexEmitter):
             f"{memory} zeroinitializer)"
         )
 
-    def _pointers(self, buffer: Buffer, p: Poly, parts: list[tuple[Var, Expr]], lanes: int) -> tuple[str, int]:
+    def _pointers(self, buffer: Buffer, p: Poly, parts: Parts, lanes: int) -> tuple[str, int]:
         """Emit one address per lane: the scalar part as one pointer, the rest as a vector of offsets."""
         common = {m: c for m, c in p.items() if not any(isinstance(a, Var) and _is_lane(a, parts) for a in m)}
         base, _ = self.pointer(buffer, common)
@@ -429,7 +433,7 @@ def _is_ramp(p: Poly) -> bool:
     return all(LANE not in m or m == (LANE,) for m in p)
 
 
-def _is_lane(a: Var, parts: list[tuple[Var, Expr]]) -> bool:
+def _is_lane(a: Var, parts: Parts) -> bool:
     return a is LANE or any(a is stand_in for stand_in, _ in parts)
 
 

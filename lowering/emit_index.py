@@ -29,12 +29,10 @@ from jitflow.expr import (
     Load,
     Select,
     Var,
-    as_index,
-    const_index,
     type_of,
 )
 from jitflow.record import children, walk
-from jitflow.simplify import Poly, poly_of
+from jitflow.simplify import Poly, multiply_polys, poly_of
 from lowering import emit_arith
 from lowering.emit_arith import memory_text
 
@@ -73,7 +71,7 @@ class IndexEmitter:
         self.label = "entry"
         self._home: dict[Var, int] = {}
         self._nonnegative: set[Var] = set()
-        self._strides: dict[Buffer, tuple[Expr, ...]] = {}
+        self._strides: dict[Buffer, tuple[Poly, ...]] = {}
         self._count = 0
 
     # ---- writing
@@ -264,15 +262,15 @@ class IndexEmitter:
 
     # ---- addresses
 
-    def strides(self, buffer: Buffer) -> tuple[Expr, ...]:
+    def strides(self, buffer: Buffer) -> tuple[Poly, ...]:
         """Return the row-major strides of `buffer` in elements."""
         hit = self._strides.get(buffer)
         if hit is None:
-            out: list[Expr] = []
-            step: Expr = const_index(1)
+            out: list[Poly] = []
+            step = poly_of(1)
             for n in reversed(buffer.shape):
                 out.append(step)
-                step = step * as_index(n)
+                step = multiply_polys(step, poly_of(n))
             hit = self._strides[buffer] = tuple(reversed(out))
         return hit
 

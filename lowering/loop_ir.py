@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from jitflow.expr import Buffer, Expr, Var, substitute
-from jitflow.record import map_children, record, walk
+from jitflow.record import children, map_children, record
 
 LoopKind: TypeAlias = Literal["serial", "parallel", "vectorized", "unrolled", "block", "thread"]
 LOOP_KINDS: tuple[LoopKind, ...] = ("serial", "parallel", "vectorized", "unrolled", "block", "thread")
@@ -180,10 +180,11 @@ def map_body(fn: object, body: Body) -> Body:
 
 def statements(body: Body) -> Iterator[Stmt]:
     """Yield every statement of `body`, parents before children."""
-    for s in body:
-        for x in walk(s):
-            if isinstance(x, Stmt):
-                yield x
+    stack = list(reversed(body))
+    while stack:
+        s = stack.pop()
+        yield s
+        stack.extend(c for c in reversed(children(s)) if isinstance(c, Stmt))
 
 
 def binders(s: Stmt) -> tuple[Var, ...]:

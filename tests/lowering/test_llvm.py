@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jitflow.errors import CompilerBug
 from lowering.interp import interpret
-from lowering.llvm import emit_kernel, emit_module
+from lowering.llvm import emit_kernel
 from lowering.loop_ir import Kernel
 from lowering.parser import parse_kernel
 from lowering.pipeline import run_pipeline
