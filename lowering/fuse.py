@@ -26,7 +26,16 @@ from jitflow.expr import INDEX, Expr, Reduce, Var, as_index
 from jitflow.graph import Node, toposort
 from jitflow.simplify import free_vars, simplify_index
 from jitflow.types import Dim, element_count, same_dim
-from lowering.trace import Demand, Element, Subscripts, flat_index, substitute_all, trace, unflatten_index
+from lowering.trace import (
+    Demand,
+    Element,
+    Subscripts,
+    flat_index,
+    literal_of,
+    substitute_all,
+    trace,
+    unflatten_index,
+)
 
 GroupKind: TypeAlias = Literal["map", "reduce", "contract"]
 
@@ -95,8 +104,8 @@ class _Draft:
         extents = self.extents
         for d in demands:
             index: Subscripts | None = None
-            if not any(free_vars(i) & data for i in d.index):
-                index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in d.index)
+            if not any(free_vars(i) & data for i in d.at):
+                index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in d.at)
             wanted = self.wants.setdefault(d.node, [])
             if index not in wanted:
                 wanted.append(index)
@@ -437,6 +446,9 @@ class _Fuser:
         home.want(traced.demands, {reduce.vars[0]: home.inner[0].var})  # type: ignore[dict-item]
         self._note_readers(home)
 
+    def _literal(self, node: Node) -> bool:
+        return node not in self.feeds and literal_of(node) is not None
+
     # ---- finishing
 
     def _sorted(self) -> list[_Draft]:
@@ -473,7 +485,7 @@ class _Fuser:
             tuple(sorted(d.outputs, key=lambda e: place[e[0]])),
             tuple(sorted(d.reductions, key=lambda e: place[e[0]])),
             tuple(by_order),
-            tuple(sorted((x for x in d.wants if x not in d.members), key=place.__getitem__)),
+            tuple(sorted((x for x in d.wants if x not in d.members and not self._literal(x)), key=place.__getitem__)),
             {n: tuple(wanted) for n, wanted in d.wants.items()},
             d.contract,
         )

@@ -35,7 +35,7 @@ from jitflow.expr import (
     select,
     type_of,
 )
-from jitflow.graph import Index, Node
+from jitflow.graph import Index, Node, constant_op
 from jitflow.record import map_children
 from jitflow.simplify import Extents, free_vars, simplify_index
 from jitflow.types import TensorType
@@ -47,14 +47,14 @@ Element: TypeAlias = tuple[Node, Subscripts]
 
 
 class Demand(NamedTuple):
-    """`var` stands for the element of `node` at `index`, needed only where `cond` is true (None: always).
+    """`var` stands for the element of `node` at subscripts `at`, needed only where `cond` is true (None: always).
 
-    `index` and `cond` may use the variables of earlier demands of the same trace (an index that is data).
+    `at` and `cond` may use the variables of earlier demands of the same trace (an index that is data).
     """
 
     var: Var
     node: Node
-    index: Subscripts
+    at: Subscripts
     cond: Expr | None
 
 
@@ -222,7 +222,7 @@ class Emitter:
         traced = trace(node, self.canonical(index))
         renamed: dict[Var, Expr] = dict(zip(traced.expr.vars, vars, strict=True))  # type: ignore[attr-defined]
         for d in traced.demands:
-            idx = tuple(self._settle(substitute_all(i, renamed), node, d.cond) for i in d.index)
+            idx = tuple(self._settle(substitute_all(i, renamed), node, d.cond) for i in d.at)
             cond = None if d.cond is None else substitute_all(d.cond, renamed)
             renamed[d.var] = self.value(d.node, idx, cond)
         body = substitute_all(traced.expr.body, renamed)  # type: ignore[attr-defined]
@@ -232,10 +232,10 @@ class Emitter:
         """Return the value of `node` at `index` (needed only where `cond`), appending what computes it."""
         top = (node, self.canonical(index))
         found = self._find(top, cond)
+        if found is None:
+            found = self._from_memory(top, cond)
         if found is not None:
             return found
-        if node in self.values.buffers:
-            return self._load(top, cond)
         stack = [_Frame(top, cond, trace(*top))]
         while True:
             frame = stack[-1]
@@ -243,11 +243,11 @@ class Emitter:
                 extra = None if d.cond is None else substitute_all(d.cond, frame.values)
                 need = conjoin(frame.cond, extra)
                 owner = frame.key[0]
-                idx = tuple(self._settle(substitute_all(i, frame.values), owner, need) for i in d.index)
+                idx = tuple(self._settle(substitute_all(i, frame.values), owner, need) for i in d.at)
                 key = (d.node, self.canonical(idx))
                 value = self._find(key, need)
-                if value is None and d.node in self.values.buffers:
-                    value = self._load(key, need)
+                if value is None:
+                    value = self._from_memory(key, need)
                 if value is None:
                     stack.append(_Frame(key, need, trace(*key)))
                     # The demand is looked up again once it is there.
@@ -268,8 +268,12 @@ class Emitter:
                 return value
         return None
 
-    def _load(self, key: Element, cond: Expr | None) -> Expr:
+    def _from_memory(self, key: Element, cond: Expr | None) -> Expr | None:
+        """Return the element loaded, or as a literal, or None if it has to be computed."""
         node, index = key
+        if node not in self.values.buffers:
+            literal = literal_of(node)
+            return None if literal is None else const(literal, node.dtype)
         address = self.values.address
         load: Expr = Load(self.values.buffers[node], index if address is None else address(node, index))
         if cond is not None:
@@ -298,6 +302,14 @@ class Emitter:
         ok = Binary("and", compare("ge", wrapped, zero), compare("lt", wrapped, extent))
         self.statements.append(CheckIndex(checks.status, checks.slots[node], ok, position, cond))
         return self.let("safe", maximum(minimum(wrapped, extent - 1), zero))
+
+
+def literal_of(node: Node) -> int | float | bool | None:
+    """Return the value of a constant of one element, which stands in the code itself; None for other nodes."""
+    if node.op is not constant_op:
+        return None
+    array = node.attr("value").array
+    return array.item() if array.size == 1 else None
 
 
 def _chain(first: Demand, rest: Iterator[Demand]) -> Iterator[Demand]:

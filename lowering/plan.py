@@ -1,0 +1,272 @@
+"""Fusion groups and their kernels into a plan: what runs in which order, on which memory, under which guards.
+
+A :class:`Plan` is data. Its sizes are expressions of the dims, evaluated natively before anything is allocated
+(`lowering.plan_llvm` emits that, and the calls). Results that are not fetched live in the arena; two whose lifetimes
+do not overlap share a *cell*, as large as the larger of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from jitflow.errors import CompilerBug, GraphError, at_site
+from jitflow.expr import INDEX, Const, Expr, Var, as_index, const_index, maximum
+from jitflow.graph import Node
+from jitflow.record import record
+from jitflow.simplify import free_vars, is_nonnegative, same_index, simplify_index, split_linear
+from jitflow.types import Dim, dim_text, element_count, mul_dims, shape_text
+from lowering.loop_ir import Kernel
+
+#: Cells of the arena begin at multiples of this: a cache line, and the widest vector.
+ALIGN = 64
+
+
+@record
+class Place:
+    """Where an array is: entry `number` of the inputs, outputs or constants, or cell `number` of the arena."""
+
+    space: Literal["input", "output", "const", "arena"]
+    number: int
+
+    def __repr__(self) -> str:
+        return f"{self.space}[{self.number}]"
+
+
+@record
+class Launch:
+    """Run `kernel` on the arrays at `places`, its buffers in order.
+
+    Status slots of a fallible kernel begin at `status`. `dims` are the values of its dims in this program.
+    """
+
+    kernel: Kernel
+    places: tuple[Place, ...]
+    dims: tuple[Expr, ...]
+    status: int | None = None
+
+
+@record
+class Copy:
+    """Copy `nbytes` bytes from one array to another."""
+
+    source: Place
+    target: Place
+    nbytes: Expr
+
+
+@record
+class Check:
+    """Stop here if a fallible kernel among the steps before has recorded a bad index in slots `first` .. `last` - 1."""
+
+    first: int
+    last: int
+
+
+Step: TypeAlias = Launch | Copy | Check
+
+
+@record
+class Equal:
+    """A guard: `left` must equal `right`; otherwise the run is refused with `message`."""
+
+    left: Expr
+    right: Expr
+    message: str
+
+
+@record
+class Solved:
+    """Dim `var` follows from the size of an input's axis: ``(slot - rest) // factor``. A guard checks the formula."""
+
+    var: Var
+    slot: Var
+    rest: Expr
+    factor: int
+
+
+@record
+class Plan:
+    """A whole program as data; see the module docstring.
+
+    `sizes` are the distinct symbolic axis sizes of the inputs, and `slots` the variables that hold their values: a dim
+    itself, or a variable of its own for a formula. A dim is one of them or `solved` from them. `cells` are the sizes
+    in bytes of the arena's cells, `scratch` the bytes of working rows behind them, `work` an estimate in nanoseconds.
+    `checks` are the messages of the status slots.
+    """
+
+    inputs: tuple[Node, ...]
+    consts: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    sizes: tuple[Expr, ...]
+    slots: tuple[Var, ...]
+    solved: tuple[Solved, ...]
+    guards: tuple[Equal, ...]
+    steps: tuple[Step, ...]
+    cells: tuple[Expr, ...]
+    scratch: Expr
+    work: Expr
+    checks: tuple[str, ...]
+
+    @property
+    def dims(self) -> tuple[Var, ...]:
+        """What the program's dims table holds, in order: the sizes of inputs, then the dims solved from them."""
+        return (*self.slots, *(s.var for s in self.solved))
+
+
+def nbytes_of(node: Node) -> Expr:
+    """Return the bytes of the array of `node`."""
+    return as_index(mul_dims(element_count(node.shape), node.dtype.itemsize))
+
+
+def padded(nbytes: Expr) -> Expr:
+    """Return `nbytes` rounded up to whole cells' alignment."""
+    return simplify_index((nbytes + (ALIGN - 1)) // ALIGN * ALIGN)
+
+
+def bind_dims(inputs: Sequence[Node]) -> tuple[tuple[Expr, ...], tuple[Var, ...], tuple[Solved, ...]]:
+    """Return the distinct symbolic sizes of `inputs`, a variable for each, and how further dims follow from them."""
+    sizes = list(dict.fromkeys(d for node in inputs for d in node.shape if isinstance(d, Expr)))
+    slots = [s if isinstance(s, Var) else Var(f"size_{k}", INDEX, floor=0) for k, s in enumerate(sizes)]
+    bound = {s for s in sizes if isinstance(s, Var)}
+    solved: list[Solved] = []
+    changed = True
+    while changed:
+        changed = False
+        for size, slot in zip(sizes, slots, strict=True):
+            missing = free_vars(size) - bound
+            if len(missing) != 1:
+                continue
+            (var,) = missing
+            parts = split_linear(size, var)
+            if parts is None or not isinstance(parts[0], Const) or parts[0].value == 0:
+                continue
+            solved.append(Solved(var, slot, parts[1], int(parts[0].value)))
+            bound.add(var)
+            changed = True
+    return tuple(sizes), tuple(slots), tuple(solved)
+
+
+def guards_of(
+    order: Sequence[Node], sizes: Sequence[Expr], slots: Sequence[Var], solved: Sequence[Solved], leaves: set[Node]
+) -> list[Equal]:
+    """Return what must hold of the dims before the nodes of `order` may be computed.
+
+    These are: that sizes which are formulas have the formula's value, the equalities that inference left open, and
+    that no dim is negative. Raises GraphError for a guard over a dim that no input determines.
+    """
+    known = {*slots, *(s.var for s in solved)}
+    found: dict[tuple[Expr, Expr], Equal] = {}
+
+    def add(left: Dim, right: Dim, message: str, node: Node) -> None:
+        a, b = as_index(left), as_index(right)
+        unknown = (free_vars(a) | free_vars(b)) - known
+        if unknown:
+            names = ", ".join(sorted(v.name for v in unknown))
+            raise GraphError(at_site(f"the feeds do not determine dim {names} of {node!r}", node.site))
+        if same_index(a, b) is not True:
+            found.setdefault((a, b), Equal(a, b, at_site(message, node.site)))
+
+    for size, slot in zip(sizes, slots, strict=True):
+        if size is not slot:
+            owner = next(n for n in order if size in n.shape)
+            add(
+                slot,
+                size,
+                f"{owner!r} was fed with an axis that is not {dim_text(size)} for any size of its dims",
+                owner,
+            )
+    for node in order:
+        for d in node.shape:
+            unknown = free_vars(d) - known
+            if unknown:
+                names = ", ".join(sorted(v.name for v in unknown))
+                raise GraphError(at_site(f"the feeds do not determine dim {names} of {node!r}", node.site))
+        if node in leaves:
+            continue
+        for g in node.guards:
+            add(g.left, g.right, f"{g.why}: {dim_text(g.left)} must equal {dim_text(g.right)}", node)
+        for d in node.shape:
+            if isinstance(d, Expr) and not is_nonnegative(d):
+                low = simplify_index(maximum(d, const_index(0)))
+                add(d, low, f"{node.op.name}: dim {dim_text(d)} of {shape_text(node.shape)} must not be negative", node)
+    return list(found.values())
+
+
+class Arena:
+    """Gives cells to arrays as a plan is made; a cell is free again after the last step that reads its array."""
+
+    def __init__(self) -> None:
+        self.cells: list[Expr] = []
+        self._free: list[int] = []
+
+    def take(self, nbytes: Expr) -> int:
+        """Return a cell of at least `nbytes`: a free one if it fits, else a new one."""
+        size = padded(nbytes)
+        exact = [c for c in self._free if same_index(self.cells[c], size) is True]
+        if exact:
+            self._free.remove(exact[0])
+            return exact[0]
+        if isinstance(size, Const):
+            literal = [c for c in self._free if isinstance(self.cells[c], Const)]
+            if literal:
+                need = int(size.value)
+                best = min(literal, key=lambda c: abs(_literal(self.cells[c]) - need))
+                self._free.remove(best)
+                self.cells[best] = const_index(max(_literal(self.cells[best]), need))
+                return best
+        elif self._free:
+            symbolic = [c for c in self._free if not isinstance(self.cells[c], Const)]
+            if symbolic:
+                cell = symbolic[0]
+                self._free.remove(cell)
+                self.cells[cell] = simplify_index(maximum(self.cells[cell], size))
+                return cell
+        self.cells.append(size)
+        return len(self.cells) - 1
+
+    def give_back(self, cell: int) -> None:
+        """Mark `cell` as free."""
+        if cell in self._free:
+            raise CompilerBug(f"arena cell {cell} is freed twice")
+        self._free.append(cell)
+
+
+def _literal(e: Expr) -> int:
+    assert isinstance(e, Const)
+    return int(e.value)
+
+
+def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
+    """Return `plan` as text."""
+    lines = ["plan:"]
+    for title, space, nodes in (
+        ("inputs", "input", plan.inputs),
+        ("constants", "const", plan.consts),
+        ("outputs", "output", plan.outputs),
+    ):
+        lines.append(f"  {title}:")
+        lines += [f"    {space}[{k}] {names.get(n, n.op.name)}: {n.type!r}" for k, n in enumerate(nodes)]
+    lines.append("  dims:")
+    lines += [f"    {v.name} = the size {dim_text(s)} of an input" for s, v in zip(plan.sizes, plan.slots, strict=True)]
+    lines += [f"    {s.var.name} = ({s.slot.name} - {dim_text(_dim(s.rest))}) // {s.factor}" for s in plan.solved]
+    lines.append("  guards:")
+    lines += [f"    {dim_text(_dim(g.left))} == {dim_text(_dim(g.right))}" for g in plan.guards]
+    lines.append("  arena:")
+    lines += [f"    arena[{k}] {dim_text(_dim(c))} bytes" for k, c in enumerate(plan.cells)]
+    lines.append(f"    scratch {dim_text(_dim(plan.scratch))} bytes")
+    lines.append("  steps:")
+    for step in plan.steps:
+        match step:
+            case Launch(kernel, places, _, status):
+                at = "" if status is None else f", status {status}"
+                lines.append(f"    launch {kernel.name}({', '.join(map(repr, places))}{at})")
+            case Copy(source, target, nbytes):
+                lines.append(f"    copy {source!r} to {target!r}, {dim_text(_dim(nbytes))} bytes")
+            case Check(first, last):
+                lines.append(f"    check status {first}..{last - 1}")
+    return "\n".join(lines) + "\n"
+
+
+def _dim(e: Expr) -> Dim:
+    return int(e.value) if isinstance(e, Const) else e

@@ -1,0 +1,391 @@
+"""A graph of primitive operators into a program: groups, kernels, plan, LLVM text and object code.
+
+:func:`lower` goes as far as the plan. A :class:`Program` gives the text of every stage from there and, once, its object
+code; texts are made when asked for. Groups that do the same to different nodes share one kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jitflow.errors import at_site
+from jitflow.expr import Const, Expr, as_index, const_index, maximum
+from jitflow.graph import Node, toposort
+from jitflow.simplify import simplify_index
+from jitflow.types import Dim, dim_text, element_count
+from lowering import cpu
+from lowering.build import build, notes_of
+from lowering.fuse import COSTLY, FusionGroup, fuse
+from lowering.llvm import emit_module, scratch_bytes
+from lowering.loop_ir import Kernel
+from lowering.native import can_emit, emit_entry
+from lowering.pipeline import run_pipeline
+from lowering.plan import (
+    Arena,
+    Check,
+    Copy,
+    Launch,
+    Place,
+    Plan,
+    Step,
+    bind_dims,
+    guards_of,
+    nbytes_of,
+    padded,
+    show_plan,
+)
+from lowering.plan_llvm import emit_measure, emit_run
+from lowering.target import Target
+from lowering.text import show
+from lowering.trace import literal_of
+from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
+
+#: Called with the name of a compile step, what it is about, and the seconds it took.
+Clock = Callable[[str, str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """One kernel: as built from its group, and after the loop passes. `groups` are those that share it."""
+
+    kernel: Kernel
+    final: Kernel
+    groups: tuple[FusionGroup, ...]
+
+
+@dataclass(eq=False)
+class Program:
+    """A lowered fetch set; see the module docstring. `names` says how nodes are called in the texts."""
+
+    plan: Plan
+    groups: tuple[FusionGroup, ...]
+    kernels: tuple[Built, ...]
+    names: Mapping[Node, str]
+    signature: ProgramSignature
+    target: Target
+    clock: Clock
+    _texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def llvm(self) -> str:
+        """The LLVM module of the whole program."""
+        text = self._texts.get("llvm")
+        if text is None:
+            start = time.perf_counter()
+            extra = [
+                emit_measure(self.plan, self.signature.measure),
+                emit_run(self.plan, self.signature.run, x86=self.target.triple.startswith("x86_64")),
+            ]
+            if can_emit(self.signature):
+                extra.append(emit_entry(self.signature))
+            text = emit_module([b.final for b in self.kernels], self.target, extra="\n".join(extra))
+            self._texts["llvm"] = text
+            self.clock("emit", "", time.perf_counter() - start)
+        return text
+
+    def object_code(self) -> bytes:
+        """Return the program's object file, compiling it unless this process has compiled the same text before."""
+        start = time.perf_counter()
+        code = _compile_once(self.llvm, self.target)
+        self.clock("llvm", "", time.perf_counter() - start)
+        return code
+
+    def text(self, stage: str, kernel: str | None = None) -> str:
+        """Return stage ``fused``, ``loops``, ``vector``, ``plan``, ``llvm``, ``llvm-opt`` or ``asm`` as text."""
+        if stage == "fused":
+            return "\n".join(
+                show_group(g, k, self.names) for k, g in enumerate(self.groups) if _chosen(kernel, self._kernel_of(g))
+            )
+        if stage in ("loops", "vector"):
+            return "\n".join(
+                show(b.kernel if stage == "loops" else b.final) for b in self.kernels if _chosen(kernel, b.kernel.name)
+            )
+        if stage == "plan":
+            return show_plan(self.plan, self.names)
+        if kernel is not None:
+            some = [b.final for b in self.kernels if _chosen(kernel, b.kernel.name)]
+            module = emit_module(some, self.target, exported=True)
+        else:
+            module = self.llvm
+        if stage == "llvm":
+            return module
+        if stage == "llvm-opt":
+            return cpu.optimized(module, self.target)
+        return cpu.assembly(module, self.target)
+
+    def _kernel_of(self, group: FusionGroup) -> str:
+        return next(b.kernel.name for b in self.kernels if group in b.groups)
+
+
+def _chosen(wanted: str | None, name: str) -> bool:
+    return wanted is None or wanted == name
+
+
+_OBJECTS: OrderedDict[str, bytes] = OrderedDict()
+_OBJECTS_LIMIT = 256
+_LOCK = threading.Lock()
+
+
+def _compile_once(text: str, target: Target) -> bytes:
+    key = hashlib.sha256(f"{target.fingerprint}\0{text}".encode()).hexdigest()
+    with _LOCK:
+        found = _OBJECTS.get(key)
+        if found is not None:
+            _OBJECTS.move_to_end(key)
+            return found
+    code = cpu.compile_object(text, target)
+    with _LOCK:
+        _OBJECTS[key] = code
+        while len(_OBJECTS) > _OBJECTS_LIMIT:
+            _OBJECTS.popitem(last=False)
+    return code
+
+
+def lower(
+    fetches: Sequence[Node],
+    inputs: Sequence[Node],
+    static: Collection[Node],
+    original: Sequence[Node],
+    names: Mapping[Node, str],
+    target: Target,
+    *,
+    fused: bool = True,
+    observer: Any = None,
+    check: bool = False,
+    clock: Clock = lambda step, what, seconds: None,
+) -> Program:
+    """Return the program that computes `fetches` from arrays for `inputs`, which come in this order.
+
+    `static` are nodes whose values are known when the session starts; they are read from memory like constants.
+    `original` are the nodes of the graph before rewriting, whose guards must hold; `names` calls nodes in texts.
+    Expects primitive operators only. Raises GraphError if the inputs do not determine a dim.
+    """
+    leaves = {*inputs, *static}
+    start = time.perf_counter()
+    order = toposort(fetches, leaves)
+    groups = tuple(fuse(fetches, leaves, enabled=fused))
+    clock("fuse", f"{len(order)} nodes", time.perf_counter() - start)
+    sizes, slots, solved = bind_dims(inputs)
+    known_leaves = {x for x in (*original, *order) if x in leaves or x.op.source}
+    guards = guards_of([*inputs, *original, *order], sizes, slots, solved, known_leaves)
+    consts = tuple(x for x in order if (x in static or x.op.source) and x not in inputs and literal_of(x) is None)
+    consts += tuple(f for f in fetches if literal_of(f) is not None and f not in inputs)
+    places: dict[Node, Place] = {n: Place("input", k) for k, n in enumerate(inputs)}
+    places.update({n: Place("const", k) for k, n in enumerate(consts)})
+
+    kernels: dict[Any, Built] = {}
+    steps: list[Step] = []
+    checks: list[str] = []
+    arena = Arena()
+    output_places = {n: Place("output", k) for k, n in enumerate(fetches)}
+    last_use = _last_uses(groups)
+    held: dict[Place, Node] = {}
+    scratch: Expr = const_index(0)
+    for number, group in enumerate(groups):
+        key = group_key(group)
+        made = kernels.get(key)
+        if made is None:
+            start = time.perf_counter()
+            name = f"k{len(kernels)}_{_label(group, names)}"
+            kernel = build(group, name, _local_names(group, names))
+            clock("build", name, time.perf_counter() - start)
+            start = time.perf_counter()
+            final = run_pipeline(kernel, target, observer=observer, check=check)
+            clock("passes", name, time.perf_counter() - start)
+            made = Built(kernel, final, (group,))
+        else:
+            made = Built(made.kernel, made.final, (*made.groups, group))
+        kernels[key] = made
+        for node, _ in group.outputs:
+            if node in output_places and places.get(node) is None:
+                places[node] = output_places[node]
+            else:
+                places[node] = Place("arena", arena.take(nbytes_of(node)))
+        scratch = simplify_index(maximum(scratch, padded(scratch_bytes(made.final))))
+        fallible = [n for n in group.members if n.op.fallible]
+        status = len(checks) if fallible else None
+        checks += [_check_message(n, names) for n in fallible]
+        steps.append(
+            Launch(
+                made.final,
+                tuple(places[n] for n in (*group.leaves, *(n for n, _ in group.outputs))),
+                made.final.dims,
+                status,
+            )
+        )
+        for place, node in list(held.items()):
+            if last_use[node] <= number:
+                arena.give_back(place.number)
+                del held[place]
+        for node, _ in group.outputs:
+            if places[node].space == "arena":
+                if last_use.get(node, -1) <= number:
+                    arena.give_back(places[node].number)
+                else:
+                    held[places[node]] = node
+    steps += [Copy(places[n], output_places[n], nbytes_of(n)) for n in fetches if places[n] != output_places[n]]
+    if checks:
+        steps.append(Check(0, len(checks)))
+    plan = Plan(
+        tuple(inputs),
+        consts,
+        tuple(fetches),
+        sizes,
+        slots,
+        solved,
+        tuple(guards),
+        tuple(steps),
+        tuple(arena.cells),
+        scratch,
+        _work(groups, fetches),
+        tuple(checks),
+    )
+    return Program(plan, groups, tuple(kernels.values()), names, _signature(plan, names), target, clock)
+
+
+def _last_uses(groups: Sequence[FusionGroup]) -> dict[Node, int]:
+    uses: dict[Node, int] = {}
+    for number, group in enumerate(groups):
+        for node in group.leaves:
+            uses[node] = number
+    return uses
+
+
+def _label(group: FusionGroup, names: Mapping[Node, str]) -> str:
+    """Return the ops of the group's outputs, which tell a reader most about it."""
+    ops = list(dict.fromkeys([n.op.name for n, _ in group.reductions] + [n.op.name for n, _ in group.outputs]))
+    if group.contract is not None:
+        ops.insert(0, group.contract.op.name)
+    return "_".join(dict.fromkeys(ops[:3]))
+
+
+def _local_names(group: FusionGroup, names: Mapping[Node, str]) -> dict[Node, str]:
+    """Return names for the nodes of `group`, all those it reads included."""
+    local = {n: names.get(n, n.op.name) for n in (*group.members, *group.leaves)}
+    for node in group.members:
+        for x in node.inputs:
+            literal = literal_of(x)
+            local.setdefault(x, names.get(x, x.op.name) if literal is None else repr(literal))
+    return local
+
+
+def group_key(group: FusionGroup) -> Any:
+    """Return a key that is equal for groups whose kernels differ in nothing but the nodes they run on."""
+    number: dict[Node, int] = {}
+    for node in (*group.leaves, *group.members):
+        number[node] = len(number)
+
+    def known(node: Node) -> Any:
+        return number.get(node, ("constant", node.attrs))
+
+    def elements(es: Iterable[tuple[Node, tuple[Expr, ...]]]) -> Any:
+        return tuple((number[n], tuple(dim_text(_dim(i)) for i in at)) for n, at in es)
+
+    return (
+        group.kind,
+        tuple((n.dtype, n.shape) for n in group.leaves),
+        tuple((n.op.name, n.attrs, n.dtype, n.shape, tuple(known(x) for x in n.inputs)) for n in group.members),
+        tuple((a.var.name, a.extent) for a in (*group.rows, *group.inner)),
+        elements(group.outputs),
+        elements(group.reductions),
+        None if group.contract is None else number[group.contract],
+    )
+
+
+def _check_message(node: Node, names: Mapping[Node, str]) -> str:
+    text = f"{node.op.name} {names.get(node, '')!r}: index out of range at position {{position}} of its indices"
+    return at_site(text, node.site)
+
+
+def _work(groups: Sequence[FusionGroup], fetches: Sequence[Node]) -> Expr:
+    """Return a rough estimate of the nanoseconds that `groups` take: 16 simple element operations, 32 FMAs each."""
+    total: Expr = const_index(0)
+    for g in groups:
+        points = as_index(element_count([_dim(a.extent) for a in (*g.rows, *g.inner)]))
+        weight = 1 if g.contract is not None else 1 + sum(COSTLY if n.op.costly else 1 for n in g.members)
+        total = total + points * weight // (32 if g.contract is not None else 16)
+    for node in fetches:
+        total = total + nbytes_of(node) // 16
+    return simplify_index(total)
+
+
+def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:
+    slot_of = {size: k for k, size in enumerate(plan.sizes)}
+    inputs = tuple(
+        ArraySpec(names[n], n.dtype, tuple(Slot(slot_of[d]) if isinstance(d, Expr) else d for d in n.shape), n.site)
+        for n in plan.inputs
+    )
+    return ProgramSignature(
+        measure="measure",
+        run="run",
+        inputs=inputs,
+        outputs=tuple(OutputSpec(names[n], n.dtype, len(n.shape)) for n in plan.outputs),
+        n_slots=len(plan.dims),
+        n_status=len(plan.checks),
+        guards=tuple(g.message for g in plan.guards),
+        checks=plan.checks,
+        slot_names=tuple(dim_text(s) for s in plan.sizes) + tuple(s.var.name for s in plan.solved),
+    )
+
+
+def find_static(fetches: Sequence[Node], feeds: Collection[Node]) -> list[Node]:
+    """Return the nodes to compute once when a session starts: results of constants alone that something else reads.
+
+    Not those that are cheaper to recompute than to read (a broadcast scalar), nor those much larger than what they
+    are made of.
+    """
+    order = toposort(fetches, set(feeds))
+    static: dict[Node, bool] = {}
+    for node in order:
+        if node in feeds or node.op.name == "placeholder" or any(isinstance(d, Expr) for d in node.shape):
+            static[node] = False
+        else:
+            static[node] = all(static[x] for x in node.inputs)
+    frontier: dict[Node, None] = {}
+    fetched = set(fetches)
+    for node in order:
+        if static[node] and node in fetched:
+            frontier[node] = None
+        if not static[node] and node not in feeds:
+            frontier.update((x, None) for x in node.inputs if static[x])
+    out: list[Node] = []
+    for node in frontier:
+        if node.op.source or node in feeds:
+            continue
+        below = toposort([node], set(feeds))
+        if all(n.op.source or n.op.movement for n in below) and not _permutes(below):
+            continue
+        given = sum(_count(n) for n in below if n.op.source)
+        if _count(node) <= max(1 << 16, 4 * given):
+            out.append(node)
+    return out
+
+
+def _permutes(nodes: Iterable[Node]) -> bool:
+    """Tell whether a movement among `nodes` costs something to redo: it changes the order of elements in memory."""
+    return any(n.op.name in ("permute_dims", "flip", "roll", "concat", "pad") for n in nodes)
+
+
+def _count(node: Node) -> int:
+    count = element_count(node.shape)
+    return count if isinstance(count, int) else 1 << 62
+
+
+def _dim(e: Expr) -> Dim:
+    return int(e.value) if isinstance(e, Const) else e
+
+
+def show_group(group: FusionGroup, number: int, names: Mapping[Node, str]) -> str:
+    """Return `group` as text: its domain, its nodes, what it writes."""
+    axes = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.rows)
+    inner = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.inner)
+    head = f"group {number} {group.kind} over ({axes})" + (f" folding ({inner})" if inner else "")
+    lines = [head + ":", *(f"  {line}" for line in notes_of(group, _local_names(group, names)))]
+    lines.append(f"  writes {', '.join(names.get(n, n.op.name) for n, _ in group.outputs)}")
+    return "\n".join(lines) + "\n"
