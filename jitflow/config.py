@@ -50,6 +50,8 @@ class Config:
         Folder of the compile cache; None is the platform's usual place, ``off`` is no cache on disk.
     debug_poison : bool
         Fill scratch memory with NaN before each run, so that reading what was not written shows.
+    fuse : bool
+        Fuse nodes into common kernels. Off, every node is a kernel of its own, with the same bits.
     fast_math : bool
         Allow float identities that are not exact. Set by ``Session(fast_math=True)``, never by the environment.
     """
@@ -64,6 +66,7 @@ class Config:
     threads: int | None = _knob(None, "JITFLOW_THREADS")
     cache_dir: str | None = _knob(None, "JITFLOW_CACHE_DIR")
     debug_poison: bool = _knob(False, "JITFLOW_DEBUG_POISON", code=True)
+    fuse: bool = _knob(True, "JITFLOW_FUSE", code=True)
     fast_math: bool = _knob(False, None, code=True)
 
     def dumps(self, stage: str) -> bool:

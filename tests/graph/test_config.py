@@ -32,6 +32,7 @@ def test_every_variable_is_read() -> None:
         "JITFLOW_THREADS": "3",
         "JITFLOW_CACHE_DIR": "",
         "JITFLOW_DEBUG_POISON": "1",
+        "JITFLOW_FUSE": "0",
     }
     assert set(environ) == {f.metadata["env"] for f in fields(Config)} - {None}
     assert read_environment(environ) == Config(
@@ -43,6 +44,7 @@ def test_every_variable_is_read() -> None:
         target_cpu="x86-64-v3",
         threads=3,
         debug_poison=True,
+        fuse=False,
     )
 
 
@@ -117,13 +119,14 @@ def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_oth
         "threads": 7,
         "cache_dir": "a",
         "debug_poison": True,
+        "fuse": False,
         "fast_math": True,
     }
     assert set(changed) == {f.name for f in fields(Config)}
     base = Config().fingerprint()
     for name, value in changed.items():
         differs = Config(**{name: value}).fingerprint() != base
-        assert differs == (name in ("override_dir", "target_cpu", "debug_poison", "fast_math")), name
+        assert differs == (name in ("override_dir", "target_cpu", "debug_poison", "fuse", "fast_math")), name
 
 
 def test_nothing_but_the_configuration_reads_the_environment() -> None:
