@@ -97,7 +97,7 @@ class Session:
         self._config: Config = current()
         self._target = _target_of(device, self._config)
         self._load = load
-        self._fused = True
+        self._fused = self._config.fuse
         self._lock = threading.RLock()
         self._fetches = flatten(fetches)
         order = toposort(self._fetches)
@@ -137,7 +137,7 @@ class Session:
         """
         self._check_open()
         nodes = flatten(fetches, self._nodes)
-        given = self._feeds(feeds or {})
+        given = self.feed_nodes(feeds or {})
         if not nodes:
             if given:
                 raise FeedError(f"nothing is fetched, so feed {self._names[next(iter(given))]!r} is not needed")
@@ -268,7 +268,8 @@ class Session:
 
     # ---- feeds
 
-    def _feeds(self, feeds: Mapping[Any, Any]) -> dict[Node, Any]:
+    def feed_nodes(self, feeds: Mapping[Any, Any]) -> dict[Node, Any]:
+        """Return `feeds` by node. FeedError for what names no node of this session, or one twice."""
         if not isinstance(feeds, Mapping):
             raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
         given: dict[Node, Any] = {}
@@ -280,6 +281,20 @@ class Session:
                 raise FeedError(f"{self._names[node]!r} is fed twice")
             given[node] = value
         return given
+
+    def name_of(self, tensor: Any) -> str:
+        """Return the name of a node of this session's graph: the user's, or ``op_N``."""
+        return self._names[_find(tensor, self._nodes, GraphError, "fetch")]
+
+    def group_of(self, tensor: Any) -> str:
+        """Return which fusion group of the session's own program computes a fetched node."""
+        node = _find(tensor, self._nodes, GraphError, "fetch")
+        program = self._default.program
+        target = program.plan.outputs[self._default.results[list(dict.fromkeys(self._fetches)).index(node)]]
+        for number, group in enumerate(program.groups):
+            if any(n is target for n, _ in group.outputs):
+                return f"group {number}: {program.kernel_of(group)}"
+        return f"no group: {self._names[node]} is copied"
 
     # ---- compiling
 

@@ -100,7 +100,7 @@ class Program:
         """Return stage ``fused``, ``loops``, ``vector``, ``plan``, ``llvm``, ``llvm-opt`` or ``asm`` as text."""
         if stage == "fused":
             return "\n".join(
-                show_group(g, k, self.names) for k, g in enumerate(self.groups) if _chosen(kernel, self._kernel_of(g))
+                show_group(g, k, self.names) for k, g in enumerate(self.groups) if _chosen(kernel, self.kernel_of(g))
             )
         if stage in ("loops", "vector"):
             return "\n".join(
@@ -119,7 +119,8 @@ class Program:
             return cpu.optimized(module, self.target)
         return cpu.assembly(module, self.target)
 
-    def _kernel_of(self, group: FusionGroup) -> str:
+    def kernel_of(self, group: FusionGroup) -> str:
+        """Return the name of the kernel that computes `group`."""
         return next(b.kernel.name for b in self.kernels if group in b.groups)
 
 

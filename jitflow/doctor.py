@@ -1,0 +1,98 @@
+"""``jitflow doctor``: what this machine offers to jitflow, and whether it works; one line a check."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+
+import jitflow as jf
+from jitflow.config import current
+from jitflow.errors import JitflowError
+from jitflow.session import Session
+from lowering.target import host
+from runtime.entry import probe
+
+
+def _versions() -> str:
+    version = ".".join(map(str, llvm.llvm_version_info))
+    return f"jitflow {jf.__version__}, Python {platform.python_version()}, numpy {np.__version__}, " + (
+        f"llvmlite {llvmlite.__version__} (LLVM {version})"
+    )
+
+
+def _target() -> str:
+    target = host()
+    return f"{target.triple}, {target.cpu}: {target.vector_bits}-bit vectors, {'FMA' if target.has_fma else 'no FMA'}"
+
+
+def _compiles() -> str:
+    x = jf.placeholder("x", jf.float32, ("n",))
+    y = jf.sum(jf.exp(x) * 2.0)
+    feed = np.linspace(-1, 1, 1001, dtype=np.float32)
+    with Session(y) as session:
+        got = session.run(y, {x: feed})
+    want = np.sum(np.exp(feed.astype(np.float64)) * 2.0)
+    if not np.isclose(got, want, rtol=1e-5):
+        raise JitflowError(f"a compiled sum is {got}, not {want}")
+    return "a kernel compiles, runs and is right"
+
+
+def _entry() -> str:
+    reason = probe()
+    return "compiled Python entry in use" if reason is None else f"portable entry in use: {reason}"
+
+
+def _ptxas() -> str:
+    found = shutil.which("ptxas")
+    return f"ptxas: {found}" if found else "ptxas is not installed: PTX is generated, not assembled"
+
+
+def _cuda() -> str:
+    if importlib.util.find_spec("cuda") is None:
+        return "no CUDA driver bindings (extra 'cuda'): GPU code can be dumped, not run"
+    return "CUDA driver bindings are installed"
+
+
+def _bfloat16() -> str:
+    found = importlib.util.find_spec("ml_dtypes") is not None
+    return "ml_dtypes is installed" if found else "no ml_dtypes (extra 'bf16'): bfloat16 arrays are not accepted"
+
+
+def _knobs() -> str:
+    changed = [f"{k}={v!r}" for k, v in current().changed().items()]
+    return "knobs: " + (", ".join(changed) if changed else "all at their defaults")
+
+
+#: Name, check, and whether jitflow needs it.
+CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
+    ("versions", _versions, True),
+    ("target", _target, True),
+    ("compiler", _compiles, True),
+    ("entry", _entry, True),
+    ("ptxas", _ptxas, False),
+    ("cuda", _cuda, False),
+    ("bfloat16", _bfloat16, False),
+    ("knobs", _knobs, False),
+)
+
+
+def main() -> int:
+    """Run every check and print a line for each; return 0 if all that is needed works."""
+    failed = False
+    for name, check, needed in CHECKS:
+        try:
+            mark, text = "ok", check()
+        except Exception as error:  # a doctor reports what is wrong, whatever it is
+            mark, text = ("FAIL" if needed else "--"), f"{type(error).__name__}: {error}"
+            failed = failed or needed
+        print(f"{mark:>4}  {name:<9} {text}")
+    if sys.platform != "linux":
+        print("  --  platform  only Linux is tested so far")
+    return int(failed)
