@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jitflow import demo, doctor
-from jitflow.compare import compare
+from jitflow.comparison import compare
 from jitflow.config import override
 from jitflow.errors import FeedError, FormatError, JitflowError
 from jitflow.graph import Node

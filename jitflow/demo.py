@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import jitflow as jf
-from jitflow.compare import compare
+from jitflow.comparison import compare
 from jitflow.errors import GraphError
 from jitflow.session import Session
 
