@@ -50,7 +50,18 @@ from lowering.loop_ir import (
     Store,
     While,
 )
-from lowering.printer import ATOMIC_OPS, AXES, BUILTINS, COMPARE, COMPARE_LEVEL, INFIX, RESERVED, SPACES, UNARY_CALLS
+from lowering.printer import (
+    ATOMIC_OPS,
+    AXES,
+    BUILTINS,
+    COMPARE,
+    COMPARE_LEVEL,
+    INFIX,
+    RESERVED,
+    SPACES,
+    UNARY_CALLS,
+    call_type,
+)
 
 T = TypeVar("T")
 
@@ -596,7 +607,7 @@ class _Parser:
         if name not in BUILTINS:
             args = tuple(self.items(self.expr, (")",)))
             self.expect(")")
-            of = self.suffix() or (args[0].type if args else None)
+            of = self.suffix() or call_type(name, args)
             if of is None:
                 self.fail(f"a call without arguments needs a type: {name}():f32", at)
             return Call(name, args, of)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -76,6 +77,8 @@ SPACES = ("global", "stack", "register", "shared", "scratch")
 AXES = "xyz"
 ATOMIC_OPS = ("add", "min", "max")
 UNARY_CALLS = tuple(op for op in Unary.OPS if op not in ("neg", "not"))
+#: Target operations that make one bool of a vector of bools.
+MASK_CALLS = ("any", "all")
 #: Words that stand for nodes when called; an intrinsic (`Call`) cannot have such a name.
 BUILTINS = frozenset(
     {"min", "max", "bitcast", "select", "fma", "splat", "ramp", "shuffle", "reduce", *UNARY_CALLS}
@@ -116,7 +119,7 @@ class _Printer:
         name, i = base, 0
         while name in self.taken or name in RESERVED:
             i += 1
-            name = f"{base}_{i}"
+            name = f"{re.sub(r'_[0-9]+$', '', base)}_{i}"
         self.taken.add(name)
         self.names[x] = name
         return name
@@ -236,7 +239,8 @@ class _Printer:
             case Unary("neg" | "not" as op, a):
                 sign = "-" if op == "neg" else "~"
                 # "-1" is a literal; the negation of a literal needs parentheses.
-                operand = f"({self.expr(a)})" if isinstance(a, Const) else self.expr(a, UNARY_LEVEL)
+                is_literal = op == "neg" and isinstance(a, Const)
+                operand = f"({self.expr(a)})" if is_literal else self.expr(a, UNARY_LEVEL)
                 return _wrap(sign + operand, UNARY_LEVEL, level)
             case Unary(op, a):
                 return self.call(op, a)
@@ -247,7 +251,7 @@ class _Printer:
             case Bitcast(a, to):
                 return f"bitcast({self.expr(a)}, {to.short})"
             case Call(name, args, of):
-                suffix = "" if args and args[0].type is of else f":{of}"
+                suffix = "" if of is call_type(name, args) else f":{of}"
                 return self.call(name, *args) + suffix
             case Fma(a, b, c):
                 return self.call("fma", a, b, c)
@@ -268,6 +272,13 @@ class _Printer:
 
     def call(self, name: str, *args: Expr) -> str:
         return f"{name}({', '.join(map(self.expr, args))})"
+
+
+def call_type(name: str, args: Sequence[Expr]) -> Type | None:
+    """Return the type of a call that the text does not name."""
+    if name in MASK_CALLS:
+        return BOOL
+    return args[0].type if args else None
 
 
 def _wrap(text: str, own: int, level: int) -> str:

@@ -37,8 +37,8 @@ notes. A line goes on while a parenthesis is open. ``{x}`` is repetition, ``[x]`
               | "ramp" "(" expr "," INT "," INT ")"                               base, stride, lanes
               | "shuffle" "(" expr {"," INT} ")"
               | "reduce" "(" op (NAME "in" expr),* ";" expr [";" "lanes" INT] [";" "contract"] ")"
-              | NAME "(" expr,* ")" [":" type]                                    a call; by default of its first
-    literal   = INT (index) | FLOAT (f32) | "true" | "false" | "nan" | "inf"           argument's type
+              | NAME "(" expr,* ")" [":" type]                                    a call; by default of the type of
+    literal   = INT (index) | FLOAT (f32) | "true" | "false" | "nan" | "inf"           its first argument, or bool
 
 ``parse(show(x))`` equals `x` up to renaming, and ``show`` is a fixed point: names are kept as long as they are
 identifiers and unique in the kernel; others get a number. Types are not checked here but by `lowering.verify`.

@@ -58,10 +58,9 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import COMPARE, INFIX, show
+from lowering.printer import COMPARE, INFIX, MASK_CALLS, show
 
 SHUFFLES = ("shfl_down", "shfl_up", "shfl_xor", "shfl_idx")
-MASK_CALLS = {"any": "bool(({}).any())", "all": "bool(({}).all())"}
 _UNARY = {
     "abs": "abs",
     "sqrt": "np.sqrt",
@@ -408,7 +407,7 @@ class _Translator:
         if e.name in SHUFFLES:
             return f"(yield ({e.name!r}, {self.fresh('')}, {args[0]}, {args[1]}))"
         if e.name in MASK_CALLS:
-            return MASK_CALLS[e.name].format(args[0])
+            return f"bool(({args[0]}).{e.name}())"
         return f"{self.constant(_function(e.name, e.of))}({', '.join(args)})"
 
 

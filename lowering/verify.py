@@ -60,8 +60,8 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import ATOMIC_OPS, BUILTINS, SPACES, show
-from lowering.to_python import MASK_CALLS, SHUFFLES
+from lowering.printer import ATOMIC_OPS, BUILTINS, MASK_CALLS, SPACES, show
+from lowering.to_python import SHUFFLES
 
 Stage: TypeAlias = Literal["any", "scalar", "after_unroll"]
 
@@ -346,6 +346,10 @@ class _Verifier:
                 self.expr(cond)
                 fits = cond.type in (BOOL, BOOL.with_lanes(a.type.lanes))
                 self.check(fits, f"the condition is {cond.type} for {a.type}: {show(e)}")
+                if cond.type.lanes > 1:
+                    # Its loads happen where their arm is taken, lane by lane, which a shuffle would mix up.
+                    mixed = any(_mixes_loaded_lanes(x) for arm in (a, b) for x in walk(arm))
+                    self.check(not mixed, f"a load under a shuffle in an arm of a select with lanes: {show(e)}")
                 self.operands(e, a, b)
             case Cast(a, _):
                 self.operands(e, a)
@@ -418,6 +422,11 @@ class _Verifier:
             if private or x in self.varying or (isinstance(x, Call) and x.name in SHUFFLES):
                 return self.is_gpu
         return False
+
+
+def _mixes_loaded_lanes(e: Expr) -> bool:
+    crosses = isinstance(e, Shuffle) or (isinstance(e, Call) and e.name in MASK_CALLS)
+    return crosses and any(isinstance(x, Load) for x in walk(e))
 
 
 def _is_constant(e: Expr) -> bool:
