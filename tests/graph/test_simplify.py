@@ -1,0 +1,135 @@
+"""Index arithmetic: canonical forms, proofs, and soundness on random expressions."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from jitflow.expr import INDEX, Expr, Var, as_index, binary, const_index, minimum
+from jitflow.simplify import (
+    evaluate_index,
+    free_vars,
+    is_less,
+    is_nonnegative,
+    known_sign,
+    same_index,
+    simplify_index,
+    split_linear,
+)
+from jitflow.types import dim_text
+
+n, m = Var("n", INDEX, floor=0), Var("m", INDEX, floor=0)
+i, j, k = (Var(name, INDEX, floor=0) for name in "ijk")
+EXTENTS = {i: n, j: as_index(64), k: m}
+
+
+def text(e: Expr) -> str:
+    e = simplify_index(e, EXTENTS)
+    return str(e.value) if hasattr(e, "value") else dim_text(e)
+
+
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [
+        (n * 4 // 4, "n"),
+        ((i * 64 + j) // 64, "i"),
+        ((i * 64 + j) % 64, "j"),
+        ((i * m + k) // m, "i"),
+        ((i * m + k) % m, "k"),
+        (k // 3 * 3 + k % 3, "k"),
+        (i * 192 + k // 3 * 3 + k % 3, "i*192 + k"),
+        ((n + 70) // 64, "(n + 6)//64 + 1"),
+        (k // 4 // 8, "k//32"),
+        (n * m - m * n, "0"),
+        (n * 2 + n, "n*3"),
+        (minimum(n, n + 1), "n"),
+        (n + m - n, "m"),
+        ((n + 1) * (n - 1), "n*n - 1"),
+        (j // 64, "0"),
+        (n % 1, "0"),
+    ],
+)
+def test_an_index_expression_has_one_canonical_form(expr: Expr, expected: str) -> None:
+    assert text(expr) == expected
+
+
+def test_a_quotient_that_is_not_proven_stays() -> None:
+    assert text((i * m + k) // 64) == "(i*m + k)//64"
+    assert text((i * 63 + j) // 64) == "(i*63 + j)//64"
+    assert text(n * 4 // 3) == "n*4//3"
+
+
+def test_division_by_zero_gives_zero() -> None:
+    assert text(n // 0) == "0"
+    assert text(n % 0) == "0"
+
+
+def test_equality_is_decided_only_where_it_holds_for_all_values() -> None:
+    assert same_index(n * 2 + 1, n + n + 1) is True
+    assert same_index(n, n + 1) is False
+    assert same_index(3, 3) is True
+    assert same_index(n, n * 2) is None  # equal at 0
+    assert same_index(n, m) is None
+    assert same_index(n, 5) is None
+
+
+def test_signs_follow_from_bounds() -> None:
+    assert known_sign(n + 1) == 1
+    assert known_sign(const_index(0) - n - 2) == -1
+    assert known_sign(n - n) == 0
+    assert known_sign(n) is None
+    assert is_nonnegative(n * m)
+    assert not is_nonnegative(n - m)
+    assert is_less(j, 64, EXTENTS)
+    assert is_less(i * m + k, n * m, EXTENTS)
+    assert not is_less(i * m + k, n * m - 1, EXTENTS)
+
+
+def test_a_stride_is_read_off_a_linear_form() -> None:
+    stride, rest = split_linear(i * m + j * 4 + 3, i) or (None, None)
+    assert (stride, rest) == (m, simplify_index(j * 4 + 3))
+    assert split_linear(i * i, i) is None
+    assert split_linear((i + 1) // m, i) is None
+
+
+def random_index(rng: random.Random, depth: int) -> Expr:
+    if depth == 0 or rng.random() < 0.2:
+        return rng.choice([n, m, i, j, k]) if rng.random() < 0.7 else const_index(rng.randint(-3, 9))
+    op = rng.choice(["add", "sub", "mul", "floordiv", "mod", "min", "max"])
+    a = random_index(rng, depth - 1)
+    # A symbolic divisor stands for an extent, which is positive where its quotient is used.
+    b = random_index(rng, depth - 1)
+    if op in ("floordiv", "mod"):
+        b = rng.choice([const_index(rng.randint(1, 8)), m, n])
+    return binary(op, a, b)
+
+
+def test_simplification_keeps_the_value_and_is_idempotent() -> None:
+    rng = random.Random(1)
+    for _ in range(3000):
+        e = random_index(rng, 4)
+        simple = simplify_index(e, EXTENTS)
+        assert simplify_index(simple, EXTENTS) == simple, dim_text(e)
+        for _ in range(4):
+            size, width = rng.randint(1, 9), rng.randint(1, 9)
+            values = {n: size, m: width, i: rng.randrange(size), j: rng.randrange(64), k: rng.randrange(width)}
+            assert evaluate_index(e, values) == evaluate_index(simple, values), (dim_text(e), dim_text(simple), values)
+
+
+def test_proofs_hold_on_random_values() -> None:
+    rng = random.Random(2)
+    for _ in range(2000):
+        e = random_index(rng, 3)
+        sign, nonnegative = known_sign(e, EXTENTS), is_nonnegative(e, EXTENTS)
+        for _ in range(4):
+            size, width = rng.randint(1, 9), rng.randint(1, 9)
+            values = {n: size, m: width, i: rng.randrange(size), j: rng.randrange(64), k: rng.randrange(width)}
+            value = evaluate_index(e, values)
+            assert not nonnegative or value >= 0
+            assert sign is None or (value > 0) - (value < 0) == sign
+
+
+def test_free_variables_of_a_literal_are_none() -> None:
+    assert free_vars(3) == set()
+    assert free_vars(n * m + n) == {n, m}
