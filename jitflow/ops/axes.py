@@ -1,0 +1,41 @@
+"""Axes as users give them into non-negative ones, and subscripts by axis; shared by all operators that have axes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from jitflow.errors import DTypeError, ShapeError, StaticIndexError
+from jitflow.expr import Expr, as_index
+from jitflow.graph import located
+from jitflow.types import Shape
+
+
+def normalize_axis(axis: int, rank: int, what: str) -> int:
+    """Return `axis`, counted from the end if negative, as one of 0 .. `rank` - 1; StaticIndexError outside."""
+    try:
+        k = operator.index(axis)
+    except TypeError:
+        raise located(DTypeError(f"{what}: axis must be an int, got {axis!r}")) from None
+    if not -rank <= k < rank:
+        raise located(StaticIndexError(f"{what}: axis {k} is out of range for rank {rank}"))
+    return k + rank if k < 0 else k
+
+
+def normalize_axes(axis: int | Sequence[int] | None, rank: int, what: str) -> tuple[int, ...]:
+    """Return `axis` (None: all of them) as distinct non-negative axes in the order given."""
+    if axis is None:
+        return tuple(range(rank))
+    items = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(normalize_axis(a, rank, what) for a in items)
+    if len(set(axes)) != len(axes):
+        raise located(ShapeError(f"{what}: axes {tuple(items)} name an axis twice (rank {rank})"))
+    return axes
+
+
+def row_major(subscripts: Sequence[Expr], shape: Shape) -> Expr:
+    """Return the position of `subscripts` in an array of `shape` whose last axis varies fastest."""
+    position: Expr = as_index(0)
+    for i, d in zip(subscripts, shape, strict=True):
+        position = position * as_index(d) + i
+    return position

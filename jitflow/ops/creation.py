@@ -1,0 +1,339 @@
+"""Tensors made from attributes alone: full, arange, and the size of a dim as a number. Shapes may be symbolic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32, int64
+from jitflow.errors import DTypeError, ShapeError
+from jitflow.expr import Expr, as_index, cast, const, maximum
+from jitflow.graph import (
+    ArrayData,
+    Index,
+    Node,
+    OpDef,
+    Operand,
+    Sample,
+    as_node,
+    define_op,
+    is_weak,
+    located,
+    make_constant,
+    scalar_array,
+)
+from jitflow.ops.broadcast import broadcast_to
+from jitflow.ops.cast import astype
+from jitflow.ops.movement import Dims, known_shape
+from jitflow.ops.testdata import Array
+from jitflow.simplify import evaluate_index, simplify_index
+from jitflow.types import (
+    Dim,
+    Shape,
+    SymDim,
+    TensorType,
+    as_dim,
+    as_shape,
+    dim_text,
+    fold_dim,
+    is_valid_dim,
+    unify,
+)
+
+Number: TypeAlias = int | float
+
+
+def _checked_shape(shape: Any) -> Shape:
+    try:
+        return as_shape(shape)
+    except ShapeError as error:
+        raise located(error) from None
+
+
+def _checked_dtype(dtype: Any) -> DType:
+    try:
+        return as_dtype(dtype)
+    except DTypeError as error:
+        raise located(error) from None
+
+
+def guard_not_negative(d: Dim, what: str) -> None:
+    """Record that dim `d` must not turn out negative, unless that is proven."""
+    if not is_valid_dim(d):
+        unify(simplify_index(maximum(as_index(d), 0)), d, f"{what}: dim {dim_text(d)} must not be negative")
+
+
+# ---- full
+
+
+def _infer_full(*, shape: Shape, value: ArrayData) -> TensorType:
+    for d in shape:
+        guard_not_negative(d, "full")
+    return TensorType(as_dtype(value.array.dtype), shape)
+
+
+def _element_full(index: Index, *, shape: Shape, value: ArrayData) -> Expr:
+    return const(value.array.item(), index.type.dtype)
+
+
+def _samples_full(rng: np.random.Generator) -> Iterator[Sample]:
+    for shape in ((), (3,), (0, 2), (2, 3)):
+        for value in (True, np.int32(-7), np.int64(2**62 + 1), np.float32(1.5), -0.0, np.nan, np.float32(1e-45)):
+            yield Sample((), {"shape": shape, "value": ArrayData(np.asarray(value))})
+
+
+full_op: OpDef = define_op(
+    "full",
+    infer=_infer_full,
+    element=_element_full,
+    numpy=lambda *, shape, value, dims: np.full(known_shape(shape, dims), value.array),
+    vjp=lambda ct, out, **_: (),
+    samples=_samples_full,
+    exact=True,
+)
+
+
+def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
+    """Return a tensor of `shape` whose elements are all `fill_value`.
+
+    Parameters
+    ----------
+    shape
+        A dim or a tuple of dims, which may be symbolic.
+    fill_value
+        A Python scalar, or a 0-d tensor.
+    dtype
+        The dtype; by default float64, int64 or bool, as the value is.
+
+    Raises
+    ------
+    ShapeError
+        For a negative dim.
+    OutOfBoundsError
+        For an integer that `dtype` cannot hold.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.full((2,), 7), {})
+    array([7, 7])
+    """
+    wanted = _checked_shape(shape)
+    to = None if dtype is None else _checked_dtype(dtype)
+    if not is_weak(fill_value):
+        node = as_node(fill_value)
+        return broadcast_to(node if to is None else astype(node, to), wanted)
+    value = scalar_array(fill_value, to) if to is not None else np.asarray(as_python_array(fill_value))
+    return full_op(shape=wanted, value=ArrayData(value))
+
+
+def as_python_array(value: bool | int | float) -> Array:
+    """Return a Python scalar as bool, int64 or float64."""
+    dtype = bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else float64
+    return scalar_array(value, dtype)
+
+
+def zeros(shape: Any, *, dtype: Any = None) -> Node:
+    """Return zeros of `shape` and `dtype` (float64 by default).
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.zeros((2,)), {})
+    array([0., 0.])
+    """
+    return full(shape, 0, dtype=float64 if dtype is None else dtype)
+
+
+def ones(shape: Any, *, dtype: Any = None) -> Node:
+    """Return ones of `shape` and `dtype` (float64 by default).
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.ones((2,), dtype=jf.int32), {})
+    array([1, 1], dtype=int32)
+    """
+    return full(shape, 1, dtype=float64 if dtype is None else dtype)
+
+
+def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None) -> Node:
+    """Return a tensor like `x` in shape and dtype (unless `dtype` is given) whose elements are all `fill_value`.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.full_like(jf.constant([1, 2]), 7), {})
+    array([7, 7])
+    """
+    node = as_node(x)
+    return full(node.shape, fill_value, dtype=node.dtype if dtype is None else dtype)
+
+
+def zeros_like(x: Operand, /, *, dtype: Any = None) -> Node:
+    """Return zeros like `x` in shape and dtype (unless `dtype` is given).
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.zeros_like(jf.constant([1, 2])), {})
+    array([0, 0])
+    """
+    return full_like(x, 0, dtype=dtype)
+
+
+def ones_like(x: Operand, /, *, dtype: Any = None) -> Node:
+    """Return ones like `x` in shape and dtype (unless `dtype` is given).
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.ones_like(jf.constant([1.5, 2.5])), {})
+    array([1., 1.])
+    """
+    return full_like(x, 1, dtype=dtype)
+
+
+# ---- arange
+
+
+def _infer_arange(*, start: Number, step: Number, size: Dim, dtype: DType) -> TensorType:
+    guard_not_negative(size, "arange")
+    return TensorType(dtype, (size,))
+
+
+def _element_arange(index: Index, *, start: Number, step: Number, size: Dim, dtype: DType) -> Expr:
+    """Return ``start + i * step`` in `dtype`: a product and a sum, each rounded."""
+    return const(start, dtype) + cast(index[0], dtype) * const(step, dtype)
+
+
+def _numpy_arange(*, start: Number, step: Number, size: Dim, dtype: DType, dims: Dims) -> Array:
+    assert dtype.np is not None
+    n = size if isinstance(size, int) else evaluate_index(size, dims)
+    first, by = scalar_array(start, dtype), scalar_array(step, dtype)
+    with np.errstate(all="ignore"):
+        return np.asarray(first + np.arange(n, dtype=np.int64).astype(dtype.np) * by)
+
+
+def _samples_arange(rng: np.random.Generator) -> Iterator[Sample]:
+    for start, step, size, dtype in (
+        (0, 1, 5, int64),
+        (3, -2, 4, int32),
+        (0, 1, 0, int64),
+        (7, 0, 3, int64),
+        (-5, 2**40, 3, int64),
+        (0.0, 0.1, 11, float64),
+        (0.0, 0.1, 11, float32),
+        (1.5, -0.25, 7, float32),
+    ):
+        yield Sample((), {"start": start, "step": step, "size": size, "dtype": dtype})
+
+
+arange_op: OpDef = define_op(
+    "arange",
+    infer=_infer_arange,
+    element=_element_arange,
+    numpy=_numpy_arange,
+    vjp=lambda ct, out, **_: (),
+    samples=_samples_arange,
+    exact=True,
+)
+
+
+def arange(
+    start: Number | SymDim, /, stop: Number | SymDim | None = None, step: Number = 1, *, dtype: Any = None
+) -> Node:
+    """Return ``start, start + step, ...`` up to but without `stop`, as a vector.
+
+    Parameters
+    ----------
+    start
+        The first element; the only argument is `stop`, and then `start` is 0.
+    stop
+        The end, which is not reached. A dim, such as ``x.shape[0]``, makes a vector of symbolic length.
+    step
+        The distance of neighbours, not 0. Element i is ``start + i*step``, each operation rounded to `dtype`.
+    dtype
+        By default int64, or float64 if any argument is a float.
+
+    Raises
+    ------
+    ShapeError
+        If `step` is 0, or an argument is not finite, or is a dim where a number is needed.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.arange(1, 7, 2), {})
+    array([1, 3, 5])
+    >>> jf.arange(jf.placeholder("x", jf.float32, ("n",)).shape[0]).shape
+    (n,)
+    """
+    if stop is None:
+        start, stop = 0, start
+    if not isinstance(step, (int, float)) or step == 0 or not math.isfinite(step):
+        raise located(ShapeError(f"arange: step must be a finite number other than 0, got {step!r}"))
+    if not (isinstance(start, (int, float)) and isinstance(stop, (int, float))):
+        return _symbolic_arange(start, stop, step, dtype)
+    if not (math.isfinite(start) and math.isfinite(stop)):
+        raise located(ShapeError(f"arange: start and stop must be finite, got {start} and {stop}"))
+    is_whole = all(isinstance(v, int) for v in (start, stop, step))
+    to = _checked_dtype(dtype) if dtype is not None else int64 if is_whole else float64
+    if to.is_bool:
+        raise located(DTypeError("arange makes integers or floats, not bool"))
+    size = -((start - stop) // step) if is_whole else math.ceil((stop - start) / step)
+    scalar_array(start, to), scalar_array(start + step, to)
+    return arange_op(start=_in(to, start), step=_in(to, step), size=max(int(size), 0), dtype=to)
+
+
+def _in(dtype: DType, value: Number) -> Number:
+    """Return `value` as Python's number of the kind of `dtype`."""
+    return float(value) if dtype.is_float else int(value)
+
+
+def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
+    """Return the arange of a length that depends on dims: step 1 or another whole number, `start` a number."""
+    if isinstance(start, (SymDim, Expr, float)) or not isinstance(step, int):
+        raise located(ShapeError("arange: with a symbolic stop, start and step must be Python ints"))
+    try:
+        end = as_index(as_dim(stop))
+    except ShapeError as error:
+        raise located(error) from None
+    length = simplify_index(
+        (end - start + (step - 1)) // step if step > 0 else (as_index(start) - end - step - 1) // -step
+    )
+    size = fold_dim(simplify_index(maximum(length, 0)))
+    to = _checked_dtype(dtype) if dtype is not None else int64
+    return arange_op(start=_in(to, start), step=_in(to, step), size=size, dtype=to)
+
+
+# ---- dim_size
+
+
+def _numpy_dim_size(*, size: Dim, dtype: DType, dims: Dims) -> Array:
+    return np.asarray(size if isinstance(size, int) else evaluate_index(size, dims), dtype.np)
+
+
+def _samples_dim_size(rng: np.random.Generator) -> Iterator[Sample]:
+    for dtype in (int32, int64, float32, float64):
+        for size in (0, 5, 2**24 + 1):
+            yield Sample((), {"size": size, "dtype": dtype})
+
+
+dim_size_op: OpDef = define_op(
+    "dim_size",
+    infer=lambda *, size, dtype: TensorType(dtype, ()),
+    element=lambda index, *, size, dtype: cast(as_index(size), dtype),
+    numpy=_numpy_dim_size,
+    vjp=lambda ct, out, **_: (),
+    samples=_samples_dim_size,
+    exact=True,
+)
+
+
+def dim_size(size: Dim, dtype: DType) -> Node:
+    """Return dim `size` as a 0-d tensor; a literal becomes a constant."""
+    return make_constant(size, dtype) if isinstance(size, int) else dim_size_op(size=size, dtype=dtype)
