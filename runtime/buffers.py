@@ -289,10 +289,10 @@ def _from_python(value: object, spec: ArraySpec, signature: ProgramSignature) ->
         _check_dtype(array, spec, signature)
         check_shape(array, spec, signature)
         return _in_place(array, dtype)
-    for t in kinds:
-        weak = next(w for w in _PYTHON_SCALARS if issubclass(t, w))
-        if dtype.kind not in _WEAK_KINDS[weak]:
-            raise FeedError(at_site(f"{_declared(spec, signature)}, got Python values of type {t.__name__}", spec.site))
+    for weak in (float, int, bool):
+        if dtype.kind not in _WEAK_KINDS[weak] and any(_scalar_type(t) is weak for t in kinds):
+            message = f"{_declared(spec, signature)}, got Python values of type {weak.__name__}"
+            raise FeedError(at_site(message, spec.site))
     try:
         with np.errstate(over="ignore"):
             array = np.array(value, dtype=dtype.np)
@@ -304,6 +304,11 @@ def _from_python(value: object, spec: ArraySpec, signature: ProgramSignature) ->
         raise _out_of_range(value, spec)
     check_shape(array, spec, signature)
     return array
+
+
+def _scalar_type(t: type) -> type:
+    """Return which of bool, int and float `t` is, or is derived from (bool itself is derived from int)."""
+    return next(weak for weak in _PYTHON_SCALARS if issubclass(t, weak))
 
 
 def _leaf_types(value: object, spec: ArraySpec) -> set[type]:

@@ -1,0 +1,518 @@
+from __future__ import annotations
+
+import array as stdlib_array
+import ctypes
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jitflow.dtypes import (
+    DType,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from jitflow.errors import ClosedError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
+from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
+from runtime.buffers import (
+    ArenaPool,
+    arena_size,
+    canonicalize,
+    check_out,
+    check_outs_apart,
+    part_overlaps,
+)
+
+# -- arenas
+
+
+@pytest.mark.parametrize("nbytes", [1, 63, 64, 4096, 100_000, 4 << 20, 9 << 20])
+def test_arenas_are_aligned_and_as_large_as_asked(nbytes: int) -> None:
+    pool = ArenaPool()
+    with pool.lease(nbytes) as address:
+        assert address is not None
+        assert address % 64 == 0
+        ctypes.memset(address, 1, nbytes)
+    assert pool.nbytes >= nbytes
+
+
+def test_no_bytes_need_no_arena() -> None:
+    pool = ArenaPool()
+    with pool.lease(0) as address:
+        assert address is None
+    assert pool.nbytes == 0
+
+
+def test_an_arena_is_kept_for_the_next_run() -> None:
+    pool = ArenaPool()
+    with pool.lease(10_000) as first:
+        pass
+    with pool.lease(9_000) as second:
+        assert second == first
+
+
+def test_concurrent_leases_get_different_memory() -> None:
+    pool = ArenaPool()
+    with pool.lease(5000) as a, pool.lease(5000) as b, pool.lease(5000) as c:
+        assert a is not None
+        assert b is not None
+        assert c is not None
+        assert min(abs(a - b), abs(b - c), abs(a - c)) >= 5000
+    held = pool.nbytes
+    with pool.lease(5000) as d, pool.lease(5000) as e, pool.lease(5000) as f:
+        assert {d, e, f} == {a, b, c}
+    assert pool.nbytes == held
+
+
+def test_the_pool_stays_out_of_the_slot_while_compiled_code_uses_it() -> None:
+    pool = ArenaPool()
+    with pool.lease(100) as usual:
+        pass
+    assert pool.slot.base == usual
+    pool.slot.native_busy = 1
+    with pool.lease(100) as other:
+        assert other != usual
+        assert pool.slot.python_busy == 0
+    assert pool.trim() == 4096  # the other one; the slot is in use
+    assert pool.slot.base == usual
+    pool.slot.native_busy = 0
+    assert pool.trim() == 4096
+    assert pool.slot.base is None
+    assert pool.slot.nbytes == 0
+
+
+def test_a_lease_keeps_compiled_code_out_of_the_slot() -> None:
+    pool = ArenaPool()
+    with pool.lease(100):
+        assert pool.slot.python_busy == 1
+    assert pool.slot.python_busy == 0
+
+
+def test_arenas_grow_in_few_steps() -> None:
+    assert arena_size(1) == arena_size(4096) == 4096
+    assert arena_size(4097) == 5120
+    sizes = {arena_size(n) for n in range(1 << 16, (1 << 17) + 1, 64)}
+    assert len(sizes) == 5  # the power of two itself and four steps to the next
+    assert all(n <= arena_size(n) <= n * 1.25 for n in range(4096, 1 << 20, 1237))
+
+
+def test_a_small_arena_gives_way_to_a_large_one() -> None:
+    pool = ArenaPool()
+    with pool.lease(10_000):
+        pass
+    with pool.lease(20_000):
+        pass
+    assert pool.nbytes == arena_size(20_000)
+
+
+def test_trim_frees_what_is_not_leased() -> None:
+    pool = ArenaPool()
+    with pool.lease(5000), pool.lease(6000):
+        assert pool.trim() == 0
+    assert pool.trim() == arena_size(5000) + arena_size(6000)
+    assert pool.nbytes == 0
+    with pool.lease(5000) as address:
+        assert address is not None
+
+
+def test_too_large_an_arena_is_a_memory_error_with_the_bytes() -> None:
+    pool = ArenaPool()
+    for nbytes in (1 << 55, 1 << 62):
+        with pytest.raises(OutOfMemoryError, match=r"^no memory for [0-9]+ bytes of intermediate results$") as caught:
+            pool.lease(nbytes).__enter__()
+        assert isinstance(caught.value, MemoryError)
+    with pool.lease(100) as address:  # the slot was given up
+        assert pool.slot.base == address
+
+
+def test_poison_fills_every_lease_with_nan() -> None:
+    pool = ArenaPool(poison=True)
+    for _ in range(2):
+        with pool.lease(4096) as address:
+            assert address is not None
+            floats = (ctypes.c_float * 1024).from_address(address)
+            assert all(math.isnan(x) for x in floats)
+            ctypes.memset(address, 0, 4096)
+    assert pool.slot.nbytes == 0  # so that compiled entries come through here too
+
+
+def test_a_closed_pool_refuses_leases_and_frees_what_comes_back() -> None:
+    pool = ArenaPool()
+    with pool.lease(100), pool.lease(100):
+        pool.close()
+    assert pool.nbytes == 0
+    for nbytes in (0, 100):
+        with pytest.raises(ClosedError, match="the session is closed"):
+            pool.lease(nbytes).__enter__()
+
+
+def test_threads_never_share_an_arena() -> None:
+    pool = ArenaPool()
+    wrong = []
+
+    def work(me: int) -> None:
+        for k in range(300):
+            with pool.lease(4096 + 64 * (k % 7)) as address:
+                assert address is not None
+                word = ctypes.c_int64.from_address(address)
+                word.value = me
+                sum(range(50))
+                if word.value != me:
+                    wrong.append(me)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+    assert pool.slot.python_busy == 0
+
+
+# -- feeds
+
+
+def canonical(value: object, dtype: DType, *shape: int) -> np.ndarray[Any, Any]:
+    spec = ArraySpec("x", dtype, shape, "model.py:7")
+    result = canonicalize(value, spec, ProgramSignature("measure", "run", (spec,), ()))
+    assert type(result) is np.ndarray
+    assert result.dtype == dtype.np
+    assert result.dtype.isnative
+    assert result.shape == shape
+    assert result.flags.c_contiguous
+    assert result.flags.aligned
+    return result
+
+
+NUMBERS = (int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, float32, float64)
+
+
+@pytest.mark.parametrize("dtype", [bool_, *NUMBERS])
+def test_a_plain_array_is_taken_as_it_is(dtype: DType) -> None:
+    for shape in [(), (0,), (3,), (2, 0, 3), (2, 3)]:
+        x = np.ones(shape, dtype.np)
+        assert canonical(x, dtype, *shape) is x
+    x.setflags(write=False)
+    assert canonical(x, dtype, 2, 3) is x
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.arange(12.0).reshape(3, 4).T,
+        np.arange(24.0).reshape(4, 6)[:, ::2],
+        np.arange(12.0).reshape(4, 3)[::-1, ::-1],
+        np.broadcast_to(np.arange(3.0), (4, 3)),
+        np.frombuffer(bytes(range(97)), np.uint8)[1:].view(np.float64).reshape(4, 3),
+        np.arange(12.0).reshape(4, 3).astype(">f8"),
+        np.asfortranarray(np.arange(12.0).reshape(4, 3)),
+        np.arange(12.0).reshape(4, 3).view(np.matrix),
+    ],
+    ids=["transposed", "strided", "negative", "zero stride", "unaligned", "byte-swapped", "fortran", "matrix"],
+)
+def test_arrays_of_any_layout_give_their_values(x: np.ndarray[Any, Any]) -> None:
+    expected = [[float(x[i, j]) for j in range(3)] for i in range(4)]
+    np.testing.assert_array_equal(canonical(x, float64, 4, 3), expected)
+
+
+def test_layouts_of_scalars_and_empty_arrays_do_not_matter() -> None:
+    swapped = np.array(3.5, ">f4")
+    assert canonical(swapped, float32) == np.float32(3.5)
+    unaligned = np.frombuffer(bytes(9), np.uint8)[1:].view(np.float64).reshape(())
+    assert canonical(unaligned, float64) == 0.0
+    assert canonical(np.empty((0, 5), np.float32).T, float32, 5, 0).size == 0
+    ones = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (1, 1), (4096, 123))
+    assert canonical(ones, float32, 1, 1) is ones
+
+
+def test_memory_maps_are_read(tmp_path: Any) -> None:
+    np.save(tmp_path / "x.npy", np.arange(5, dtype=np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert type(mapped) is np.memmap
+    np.testing.assert_array_equal(canonical(mapped, float32, 5), [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    "given", [np.float64, np.float16, np.int32, np.bool_, np.complex64, np.uint8, object, "M8[s]", "U3"]
+)
+def test_an_array_of_another_dtype_is_refused(given: Any) -> None:
+    x = np.zeros((2, 3), given)
+    with pytest.raises(FeedError) as caught:
+        canonical(x, float32, 2, 3)
+    assert str(caught.value) == (
+        f"input 'x' takes float32 of shape (2, 3), got {x.dtype} of shape (2, 3); "
+        "convert it explicitly, for instance by .astype('float32')\n  at model.py:7"
+    )
+    assert isinstance(caught.value, ValueError)
+
+
+def test_dtypes_of_equal_size_are_never_reinterpreted() -> None:
+    for given, dtype in [("i4", float32), ("u4", int32), ("u1", bool_), ("f4", int32), ("f2", int16), ("S4", float32)]:
+        with pytest.raises(FeedError, match="convert it explicitly"):
+            canonical(np.zeros(2, given), dtype, 2)
+    with pytest.raises(FeedError):
+        canonical(np.zeros(2, [("a", np.float32)]), float32, 2)
+
+
+def test_long_long_is_the_same_as_long() -> None:
+    x = np.arange(3, dtype=np.longlong)
+    np.testing.assert_array_equal(canonical(x, int64, 3), [0, 1, 2])
+
+
+def test_numpy_scalars_keep_their_dtype() -> None:
+    assert canonical(np.float32(2.5), float32) == 2.5
+    with pytest.raises(FeedError, match="got float64 of shape"):
+        canonical(np.float64(2.5), float32)  # although it is a Python float too
+    with pytest.raises(FeedError, match="got bool of shape"):
+        canonical(np.bool_(True), int64)
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    with pytest.raises(FeedError) as caught:
+        canonical(np.zeros((2, 4), np.float32), float32, 2, 3)
+    assert str(caught.value) == (
+        "input 'x' takes float32 of shape (2, 3), got shape (2, 4): axis 1 is 4, not 3\n  at model.py:7"
+    )
+    with pytest.raises(FeedError, match=r"got shape \(3,\): 2 axes, not 1"):
+        canonical(np.zeros(3, np.float32), float32, 2, 3)
+    with pytest.raises(FeedError, match=r"takes float32 of shape \(3,\), got shape \(\): 1 axes, not 0"):
+        canonical(1.0, float32, 3)
+    with pytest.raises(FeedError, match="axis 0 is 1, not 3"):
+        canonical(np.zeros(1, np.float32), float32, 3)
+
+
+def test_symbolic_sizes_take_any_number() -> None:
+    spec = ArraySpec("x", float32, (Slot(0), 2))
+    signature = ProgramSignature("measure", "run", (spec,), (), n_slots=1, slot_names=("batch",))
+    assert canonicalize(np.zeros((7, 2), np.float32), spec, signature).shape == (7, 2)
+    with pytest.raises(FeedError, match=r"^input 'x' takes float32 of shape \(batch, 2\), got shape \(7, 3\)"):
+        canonicalize(np.zeros((7, 3), np.float32), spec, signature)
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_python_integers_convert_to_every_number_type(dtype: DType) -> None:
+    assert canonical(7, dtype) == 7
+    assert canonical(True, dtype) == 1
+    np.testing.assert_array_equal(canonical([[1, 2], (3, True)], dtype, 2, 2), np.array([[1, 2], [3, 1]], dtype.np))
+
+
+@pytest.mark.parametrize("dtype", [d for d in NUMBERS if d.is_integer])
+def test_integers_out_of_range_are_refused(dtype: DType) -> None:
+    assert canonical([dtype.min, dtype.max], dtype, 2).tolist() == [dtype.min, dtype.max]
+    for value in (dtype.min - 1, dtype.max + 1, 10**30, -(10**5000)):
+        with pytest.raises(FeedError, match="out of its range"):
+            canonical(value, dtype)
+        with pytest.raises(FeedError, match="some values are out of its range"):
+            canonical([0, value], dtype, 2)
+
+
+def test_the_message_shows_the_value_out_of_range() -> None:
+    with pytest.raises(FeedError) as caught:
+        canonical(300, uint8)
+    assert str(caught.value) == "input 'x' takes uint8: 300 is out of its range\n  at model.py:7"
+
+
+def test_python_floats_convert_to_float_types_only() -> None:
+    for dtype in (float16, float32, float64):
+        assert canonical(0.1, dtype) == dtype.np.type(0.1)  # type: ignore[union-attr]
+        np.testing.assert_array_equal(canonical([0.1, 2], dtype, 2), np.array([0.1, 2], dtype.np))
+        special = canonical([math.nan, math.inf, -math.inf, -0.0], dtype, 4)
+        assert np.isnan(special[0])
+        assert special[1] == math.inf
+        assert special[2] == -math.inf
+        assert np.signbit(special[3])
+    for dtype in (int32, uint8, bool_):
+        with pytest.raises(FeedError, match="got Python values of type float"):
+            canonical(1.0, dtype)
+        with pytest.raises(FeedError, match="got Python values of type float"):
+            canonical([1, 2.0], dtype, 2)
+
+
+def test_finite_numbers_stay_finite() -> None:
+    for value, dtype in [(1e39, float32), (70000, float16), (2**128, float32), (10**400, float64), (-1e300, float16)]:
+        with pytest.raises(FeedError, match="out of its range"):
+            canonical(value, dtype)
+        with pytest.raises(FeedError, match="out of its range"):
+            canonical([math.inf, value], dtype, 2)
+    assert canonical(2**100, float32) == np.float32(2.0**100)
+    assert canonical(10**300, float64) == 1e300
+
+
+def test_bools_take_bools_only() -> None:
+    assert canonical([True, False], bool_, 2).tolist() == [True, False]
+    with pytest.raises(FeedError, match="got Python values of type int"):
+        canonical(1, bool_)
+
+
+def test_empty_lists_fit_every_dtype() -> None:
+    assert canonical([], int32, 0).size == 0
+    assert canonical([[], []], bool_, 2, 0).size == 0
+
+
+def test_lists_of_arrays_keep_the_dtype_of_the_arrays() -> None:
+    rows = [np.arange(3, dtype=np.float32), np.ones(3, np.float32)]
+    np.testing.assert_array_equal(canonical(rows, float32, 2, 3), [[0, 1, 2], [1, 1, 1]])
+    with pytest.raises(FeedError, match="got float64 of shape"):
+        canonical([np.float64(0.1)], float32, 1)
+    with pytest.raises(FeedTypeError, match="its rows differ in shape"):
+        canonical([np.zeros(2, np.float32), np.zeros(3, np.float32)], float32, 2, 2)
+
+
+class Named:
+    """Only text."""
+
+    def __repr__(self) -> str:
+        return "named"
+
+
+@pytest.mark.parametrize("value", [None, "1.0", b"1.0", {}, {1, 2}, Named(), object, 1j, iter([1.0])])
+def test_what_is_no_array_is_refused(value: object) -> None:
+    with pytest.raises(FeedTypeError, match=r"^input 'x' takes an array of float32, not an object of type ") as caught:
+        canonical(value, float32, 1)
+    assert isinstance(caught.value, FeedError)
+    assert isinstance(caught.value, TypeError)
+    assert isinstance(caught.value, JitflowError)
+    with pytest.raises(FeedTypeError, match="it holds an object of type"):
+        canonical([1.0, value], float32, 2)
+
+
+def test_ragged_and_too_deep_lists_are_refused() -> None:
+    with pytest.raises(FeedTypeError, match="its rows differ in length"):
+        canonical([[1.0, 2.0], [3.0]], float32, 2, 2)
+    with pytest.raises(FeedTypeError, match="its rows differ in length"):
+        canonical([[1.0, 2.0], 3.0], float32, 2, 2)
+    with pytest.raises(FeedError, match=r"got shape \(1, 1, 1\): 2 axes, not 3"):
+        canonical([[[1.0]]], float32, 1, 1)
+    with pytest.raises(FeedTypeError, match="nested deeper than 2 axes"):
+        canonical([[[[1.0]]]], float32, 1, 1)
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(FeedTypeError, match="nested deeper than 1 axes"):
+        canonical(endless, float32, 1)
+
+
+def test_masked_arrays_are_refused() -> None:
+    masked = np.ma.array([1.0, 2.0], mask=[True, False])
+    with pytest.raises(FeedTypeError, match="fill or drop the masked elements"):
+        canonical(masked, float64, 2)
+    with pytest.raises(FeedTypeError, match=r"it holds an object of type numpy.ma"):
+        canonical([masked], float64, 1, 2)
+
+
+class Converts:
+    """An array of another library."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def test_objects_with_array_convert_without_changing_dtype() -> None:
+    np.testing.assert_array_equal(canonical(Converts(np.arange(3.0)[::-1]), float64, 3), [2, 1, 0])
+    with pytest.raises(FeedError, match="got float64 of shape"):
+        canonical(Converts(np.arange(3.0)), float32, 3)
+    with pytest.raises(FeedTypeError, match="its __array__ gave an object of type list"):
+        canonical(Converts([1.0]), float64, 1)
+    with pytest.raises(FeedTypeError, match="its __array__ gave"):
+        canonical(Converts(np.ma.array([1.0])), float64, 1)
+
+
+def test_errors_in_array_are_passed_on() -> None:
+    with pytest.raises(KeyError, match="no data"):
+        canonical(Converts(KeyError("no data")), float32, 1)
+
+
+class Forged:
+    """Points at an address of its choice."""
+
+    __array_interface__ = {"shape": (4,), "typestr": "<f4", "data": (8, False), "version": 3}  # noqa: RUF012
+
+
+def test_forged_addresses_are_never_read() -> None:
+    with pytest.raises(FeedTypeError, match=r"test_buffers.Forged"):
+        canonical(Forged(), float32, 4)
+    with pytest.raises(FeedTypeError, match="it holds an object of type"):
+        canonical([Forged()], float32, 1, 4)
+
+    class Both(Forged):
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.zeros(4, np.float32)
+
+    assert canonical(Both(), float32, 4).tolist() == [0, 0, 0, 0]
+
+
+def test_buffers_are_read_with_their_own_dtype() -> None:
+    np.testing.assert_array_equal(canonical(stdlib_array.array("f", [1, 2]), float32, 2), [1, 2])
+    np.testing.assert_array_equal(canonical(memoryview(np.arange(2.0)), float64, 2), [0, 1])
+    with pytest.raises(FeedError, match="got float64 of shape"):
+        canonical(stdlib_array.array("d", [1, 2]), float32, 2)
+
+
+# -- arrays to write to
+
+OUT = OutputSpec("y", float32, 2)
+
+
+def test_an_out_array_must_have_exactly_the_dtype_and_shape() -> None:
+    good = np.empty((2, 3), np.float32)
+    assert check_out(good, OUT, (2, 3)) is good
+    for bad in (np.empty((2, 3), np.float64), np.empty((3, 2), np.float32), np.empty((2, 3), ">f4")):
+        with pytest.raises(FeedError, match=r"^out for 'y' must be float32 of shape \(2, 3\), got "):
+            check_out(bad, OUT, (2, 3))
+    for no_array in ([[0.0]], None, np.ma.zeros((2, 3), np.float32)):
+        with pytest.raises(FeedTypeError, match=r"^out for 'y' must be a numpy array, not an object of type "):
+            check_out(no_array, OUT, (2, 3))
+
+
+def test_an_out_array_must_be_writable() -> None:
+    frozen = np.empty((2, 3), np.float32)
+    frozen.setflags(write=False)
+    with pytest.raises(FeedError, match=r"^out for 'y' is read-only$"):
+        check_out(frozen, OUT, (2, 3))
+
+
+def test_an_out_array_may_have_strides_but_not_meet_itself() -> None:
+    base = np.empty((8, 8), np.float32)
+    for good in (base[:2, :3], base[::4, ::3], base[:3, :2].T, base[1::-1, 2::-1]):
+        assert check_out(good, OUT, (2, 3)) is good
+    for strides in [(0, 4), (4, 4), (4, 0), (8, 4), (2, 4)]:
+        bad = np.lib.stride_tricks.as_strided(base, (2, 3), strides)
+        with pytest.raises(FeedError, match=r"^out for 'y' overlaps itself"):
+            check_out(bad, OUT, (2, 3))
+    lone = np.lib.stride_tricks.as_strided(base, (1, 1), (0, 0))
+    assert check_out(lone, OUT, (1, 1)) is lone
+
+
+def test_out_arrays_must_lie_apart() -> None:
+    base = np.empty((4, 6), np.float32)
+    check_outs_apart([base[:, ::2], base[:, 1::2]], (OUT, OUT))
+    check_outs_apart([base[:0], base], (OUT, OUT))
+    for a, b in [(base, base), (base[:2], base[1:]), (base[:, ::2], base[:, ::3])]:
+        with pytest.raises(FeedError, match=r"^out for 'y' and out for 'z' overlap$"):
+            check_outs_apart([a, b], (OUT, OutputSpec("z", float32, 2)))
+
+
+def test_inputs_in_the_way_of_outputs_are_copied() -> None:
+    base = np.arange(10.0)
+    inputs = [base[:4], base[6:], np.arange(3.0)]
+    apart = part_overlaps(inputs, [base[3:6]])
+    assert not np.shares_memory(apart[0], base)
+    np.testing.assert_array_equal(apart[0], [0, 1, 2, 3])
+    assert apart[1] is inputs[1]
+    assert apart[2] is inputs[2]
