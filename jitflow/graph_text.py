@@ -1,0 +1,704 @@
+"""Graphs to text and back: `show_graph` and `parse_graph`, and `same_graph`, which compares up to renaming.
+
+A file (suffix ``.graph``) holds one graph, one node a line::
+
+    graph 1:
+      x: f32[batch, 64] = placeholder(name="x")  # model.py:3
+      w: f32[64, 10] = variable(name="w", value=f32[64, 10]@5f0c6a1d3e2b4a7896c5d4e3f2a1b0c9)  # model.py:4
+      matmul_0: f32[batch, 10] = matmul(x, w)  # model.py:5
+      constant_0: f32[] = constant(value=f32[]{0.1})  # model.py:5
+      add_0: f32[batch, 10] = add(matmul_0, constant_0)  # model.py:5
+      softmax_0: f32[batch, 10] = softmax(add_0, axis=1)  # model.py:6
+      return y=softmax_0
+
+Grammar. ``#`` starts a comment. ``[x]`` is an option, ``x,*`` a list::
+
+    graph  = "graph" "1" ":" {node} "return" ([label "="] label),*
+    node   = label [":" type] "=" op "(" (label | attr "=" value),* ")"       in any order of lines
+    type   = dtype "[" value,* "]"
+    value  = INT | FLOAT | STRING | "true" | "false" | "none" | "inf" | "nan" | dtype
+           | dim | "dim" "(" STRING ")"                      a symbolic dim, quoted if its name has a meaning here
+           | value ("+" | "-" | "*" | "//" | "%") value | "-" value | ("min" | "max") "(" value "," value ")"
+           | "(" value,* ")"                                 a tuple, or one value in parentheses
+           | type ("{" value,* "}" | "@" DIGEST)             an array: its elements in order, or where to find it
+    label  = NAME | STRING
+
+Two graphs are the same, and have the same text, if they differ only in the identity of their placeholders and
+variables, in source lines, and in the numbers of fresh dims: these are called ``_0``, ``_1``, ... in order of
+appearance. Parsing gives every source a fresh identity; all other nodes are interned as usual. A NaN counts as any
+other NaN in short arrays; arrays of more than 16 elements are named by a digest of their bits and are found in the
+table given to `parse_graph`. Parsing builds nodes by the operators' own inference and runs no other code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from jitflow.dtypes import DType, as_dtype, by_short
+from jitflow.errors import CompilerBug, FormatError, GraphError, JitflowError, LimitError
+from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index
+from jitflow.graph import (
+    MAX_NODES,
+    OPS,
+    ArrayData,
+    Node,
+    OpDef,
+    make_node,
+    make_placeholder,
+    make_variable,
+    name_nodes,
+    toposort,
+)
+from jitflow.simplify import free_vars, rebuild, simplify_index
+from jitflow.tensor import Tensor, as_tensor
+from jitflow.types import TensorType, as_dim, as_shape, check_shape, dim_text, fresh_dim, named_dim, same_shape
+
+VERSION = 1
+#: Longer arrays are written as a digest: text is for reading.
+MAX_INLINE = 16
+#: Parentheses within parentheses, and operators in one value: more would only test the patience of the parser.
+MAX_NESTING = 64
+MAX_OPERATORS = 128
+
+_FRESH = re.compile(r"_[0-9]+")
+_WORDS = {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
+_RESERVED = frozenset({*_WORDS, "min", "max", "dim"})
+_KEYWORDS = frozenset({"graph", "return"})
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph that was parsed.
+
+    Attributes
+    ----------
+    nodes : mapping of str to Tensor
+        Every node by its label in the text, in the order of the text.
+    fetches : mapping of str to Tensor
+        What the text returns, by name, in order.
+    """
+
+    nodes: Mapping[str, Tensor]
+    fetches: Mapping[str, Tensor]
+
+    def __getitem__(self, label: str) -> Tensor:
+        return self.nodes[label]
+
+
+# ---- printing
+
+
+def show_graph(fetches: Any, *, sites: bool = True) -> str:
+    """Return the graph of `fetches` as text that `parse_graph` reads back.
+
+    Parameters
+    ----------
+    fetches : Tensor, sequence of Tensors, or dict of str to Tensor
+        What the graph returns; the names of a dict are kept.
+    sites : bool
+        Whether each line ends with the place in the user's code that made the node.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> x = jf.placeholder("x", jf.float32, ("n", 3))
+    >>> print(jf.show_graph({"y": jf.exp(x) * 2.0}, sites=False))
+    graph 1:
+      x: f32[n, 3] = placeholder(name="x")
+      exp_0: f32[n, 3] = exp(x)
+      constant_0: f32[] = constant(value=f32[]{2.0})
+      multiply_0: f32[n, 3] = multiply(exp_0, constant_0)
+      return y=multiply_0
+    """
+    named = _named_fetches(fetches)
+    order = toposort(node for _, node in named)
+    labels = {node: _label(name) for node, name in name_nodes(order).items()}
+    dims = _DimNames()
+    lines = [f"graph {VERSION}:"]
+    for node in order:
+        typed = _type_text(node.type, dims)
+        parts = [labels[x] for x in node.inputs]
+        parts += [f"{key}={_value_text(value, dims)}" for key, value in node.attrs if key not in _implied(node.op)]
+        comment = f"  # {node.site}".replace("\n", " ") if sites and node.site else ""
+        lines.append(f"  {labels[node]}: {typed} = {node.op.name}({', '.join(parts)}){comment}")
+    returned = [labels[n] if name is None else f"{_label(name)}={labels[n]}" for name, n in named]
+    lines.append(f"  return {', '.join(returned)}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def graph_arrays(fetches: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays that the text of `fetches` only names, by digest: what `parse_graph` takes as `arrays`."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for node in toposort(node for _, node in _named_fetches(fetches)):
+        for _, value in node.attrs:
+            if isinstance(value, ArrayData) and value.array.size > MAX_INLINE:
+                found[array_digest(value.array)] = value.array
+    return found
+
+
+def same_graph(a: Any, b: Any) -> bool:
+    """Tell whether two graphs are the same up to the identity of sources and the names of fresh dims."""
+    return show_graph(a, sites=False) == show_graph(b, sites=False)
+
+
+def array_digest(array: np.ndarray[Any, Any]) -> str:
+    """Return the name of `array` in texts: a hash of its dtype, shape and bits."""
+    head = f"{array.dtype.name}{array.shape}".encode()
+    return hashlib.sha256(head + array.tobytes()).hexdigest()[:32]
+
+
+def _named_fetches(fetches: Any) -> list[tuple[str | None, Node]]:
+    if isinstance(fetches, Graph):
+        fetches = fetches.fetches
+    if isinstance(fetches, Mapping):
+        return [(name, _fetched(x)) for name, x in fetches.items()]
+    if isinstance(fetches, (Node, Tensor)):
+        fetches = (fetches,)
+    return [(None, _fetched(x)) for x in fetches]
+
+
+def _fetched(x: Any) -> Node:
+    node = getattr(x, "node", x)
+    if not isinstance(node, Node):
+        raise TypeError(f"a graph is shown from Tensors, got {type(x).__name__}")
+    return node
+
+
+def _implied(op: OpDef) -> tuple[str, ...]:
+    """Return the attributes that are not written: an identity, and what the type says already."""
+    return ("uid", "dtype", "shape") if op.name == "placeholder" else ("uid",)
+
+
+class _DimNames:
+    """The names of dims in one text: fresh ones numbered by appearance, ones that mean something else quoted."""
+
+    def __init__(self) -> None:
+        self.numbers = count()
+        self.values: dict[Var, Expr] = {}
+
+    def text(self, d: int | Expr) -> str:
+        if isinstance(d, int):
+            return str(d)
+        changed = False
+        for var in sorted(free_vars(d), key=lambda v: v.serial):
+            if var not in self.values:
+                self.values[var] = self._renamed(var)
+            changed = changed or self.values[var] is not var
+        return dim_text(rebuild(d, self.values) if changed else d)
+
+    def _renamed(self, var: Var) -> Var:
+        if _FRESH.fullmatch(var.name):
+            return Var(f"_{next(self.numbers)}", INDEX, floor=0)
+        if var.name in _RESERVED or by_short(var.name) is not None:
+            return Var(f'dim("{var.name}")', INDEX, floor=0)
+        return var
+
+
+def _label(name: str) -> str:
+    return name if name.isidentifier() and name not in _KEYWORDS else json.dumps(name, ensure_ascii=False)
+
+
+def _type_text(type: TensorType, dims: _DimNames) -> str:
+    return f"{type.dtype.short}[{', '.join(dims.text(d) for d in type.shape)}]"
+
+
+def _value_text(value: Any, dims: _DimNames) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value)
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case tuple():
+            inner = ", ".join(_value_text(v, dims) for v in value)
+            return f"({inner},)" if len(value) == 1 else f"({inner})"
+        case DType():
+            return value.short
+        case Expr():
+            return dims.text(value)
+        case ArrayData():
+            return _array_text(value.array)
+    raise CompilerBug(f"an attribute of type {type(value).__name__} has no text")
+
+
+def _array_text(array: np.ndarray[Any, Any]) -> str:
+    head = f"{as_dtype(array.dtype).short}[{', '.join(map(str, array.shape))}]"
+    if array.size > MAX_INLINE:
+        return f"{head}@{array_digest(array)}"
+    return head + "{" + ", ".join(_element_text(x) for x in array.ravel()) + "}"
+
+
+def _element_text(x: np.generic) -> str:
+    if isinstance(x, np.bool_):
+        return "true" if x else "false"
+    if isinstance(x, np.integer):
+        return str(int(x))
+    exact = repr(float(x))  # type: ignore[arg-type]
+    if not np.isfinite(x):  # type: ignore[arg-type]
+        return exact
+    # The shortest digits of float32 are rounded to float64 first when read; say more where that would go astray.
+    short = str(x)
+    return short if type(x)(float(short)) == x else exact
+
+
+# ---- parsing
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
+    |(?P<float>[0-9]+\.[0-9]*(?:e[+-]?[0-9]+)?|[0-9]+e[+-]?[0-9]+)
+    |(?P<int>[0-9]+)
+    |(?P<name>[^\W\d]\w*)
+    |(?P<digest>@[0-9a-f]{32}\b)
+    |(?P<punct>//|[()\[\]{},:=+\-*%])
+    |(?P<end>\#.*|$)
+    |(?P<bad>.))""",
+    re.VERBOSE,
+)
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    column: int
+
+
+class _Line(NamedTuple):
+    """A node as written, before its inputs are known."""
+
+    label: str
+    number: int
+    op: OpDef
+    type: TensorType | None
+    inputs: tuple[str, ...]
+    attrs: dict[str, Any]
+
+
+def parse_graph(text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Graph:
+    """Return the graph written in `text`.
+
+    Parameters
+    ----------
+    text : str
+        As `show_graph` writes it. Lines may come in any order, and types may be left out where they can be inferred.
+    arrays : mapping of str to array, optional
+        The arrays that the text names by digest (`graph_arrays`).
+
+    Raises
+    ------
+    FormatError
+        For text that is not a graph; with line and column.
+    GraphError
+        For an unknown operator or attribute, a missing or duplicate node, or a cycle.
+    """
+    dims: dict[str, Var] = {}
+    lines: dict[str, _Line] = {}
+    returned: list[tuple[str, str, int]] | None = None
+    rows = text.split("\n")
+    if len(rows) > MAX_NODES:
+        raise LimitError(f"the text has {len(rows)} lines, over the limit of {MAX_NODES} nodes")
+    header = False
+    for number, row in enumerate(rows, 1):
+        p = _Parser(row, number, arrays or {}, dims)
+        if p.at_end():
+            continue
+        if not header:
+            p.header()
+            header = True
+        elif returned is not None:
+            p.fail("nothing may follow 'return'")
+        elif p.accept("return"):
+            returned = p.returned()
+        else:
+            line = p.node()
+            other = lines.setdefault(line.label, line)
+            if other is not line:
+                raise GraphError(f"two nodes are called {line.label!r}: line {other.number} and line {number}")
+    if not header:
+        raise FormatError("line 1, column 1: expected 'graph 1:', found nothing")
+    if returned is None:
+        raise FormatError(f"line {len(rows)}, column 1: the graph does not end with 'return'")
+    nodes = _build(lines)
+    fetches: dict[str, Tensor] = {}
+    for name, label, number in returned:
+        if label not in nodes:
+            _dangling(label, lines, f"line {number}: 'return'")
+        if fetches.setdefault(name, as_tensor(nodes[label])).node is not nodes[label]:
+            raise GraphError(f"line {number}: two different nodes are returned as {name!r}")
+    return Graph({label: as_tensor(nodes[label]) for label in lines}, fetches)
+
+
+def _build(lines: Mapping[str, _Line]) -> dict[str, Node]:
+    """Make the nodes of `lines`, inputs first, whatever order they are written in."""
+    nodes: dict[str, Node] = {}
+    for root in lines:
+        path = [root]
+        on_path = {root: 0}
+        while path:
+            line = lines[path[-1]]
+            missing = next((x for x in line.inputs if x not in nodes), None) if line.label not in nodes else None
+            if missing is None:
+                if line.label not in nodes:
+                    nodes[line.label] = _make(line, [nodes[x] for x in line.inputs])
+                del on_path[path.pop()]
+            elif missing not in lines:
+                _dangling(missing, lines, f"line {line.number}: {line.label!r}")
+            elif missing in on_path:
+                cycle = " -> ".join([*path[on_path[missing] :], missing])
+                raise GraphError(f"line {line.number}: the graph has a cycle: {cycle}")
+            else:
+                on_path[missing] = len(path)
+                path.append(missing)
+    return nodes
+
+
+def _dangling(label: str, lines: Iterable[str], user: str) -> NoReturn:
+    raise GraphError(f"{user} reads {label!r}, which is not defined{_did_you_mean(label, lines)}")
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _make(line: _Line, inputs: list[Node]) -> Node:
+    attrs = dict(line.attrs)
+    if line.op.name == "placeholder" and line.type is not None:
+        attrs.update(dtype=line.type.dtype, shape=line.type.shape)
+    _check_attrs(line, attrs)
+    try:
+        match line.op.name:
+            case "placeholder":
+                node = make_placeholder(attrs.get("name"), as_dtype(attrs["dtype"]), as_shape(attrs["shape"]))
+            case "variable":
+                node = make_variable(attrs.get("name"), attrs["value"].array)
+            case _:
+                node = make_node(line.op, inputs, attrs)
+    except JitflowError as error:
+        raise type(error)(f"line {line.number}: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+        # An attribute of a kind that the rule does not expect: the rules check what users can pass, not any text.
+        raise FormatError(f"line {line.number}: {line.op.name} cannot have these attributes: {error}") from None
+    if line.type is not None and line.type != node.type and not _is_type(node, line.type):
+        raise FormatError(f"line {line.number}: {line.label!r} is written {line.type!r} but is {node.type!r}")
+    return node
+
+
+def _is_type(node: Node, written: TensorType) -> bool:
+    return written.dtype is node.dtype and same_shape(written.shape, node.shape)
+
+
+def _check_attrs(line: _Line, attrs: Mapping[str, Any]) -> None:
+    allowed, required = _attributes(line.op)
+    for name in attrs:
+        if name not in allowed:
+            near = _did_you_mean(name, allowed)
+            raise GraphError(f"line {line.number}: {line.op.name} has no attribute {name!r}{near}")
+    for name in required:
+        if name not in attrs:
+            raise GraphError(f"line {line.number}: {line.op.name} needs attribute {name!r}")
+    if not isinstance(attrs.get("name", ""), str):
+        raise FormatError(f"line {line.number}: the name of a node is a string")
+    arity = _arity(line.op)
+    if arity is not None and arity != len(line.inputs):
+        raise GraphError(f"line {line.number}: {line.op.name} takes {arity} inputs, got {len(line.inputs)}")
+
+
+@cache
+def _attributes(op: OpDef) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the attributes that `op` may have and of those that it must have."""
+    parameters = inspect.signature(op.infer).parameters.values()
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    allowed = tuple(p.name for p in keywords)
+    if op.name in ("placeholder", "variable"):
+        allowed += ("name",)
+    return allowed, tuple(p.name for p in keywords if p.default is p.empty)
+
+
+@cache
+def _arity(op: OpDef) -> int | None:
+    parameters = inspect.signature(op.infer).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+class _Parser:
+    """Recursive descent over the tokens of one line."""
+
+    def __init__(self, row: str, number: int, arrays: Mapping[str, np.ndarray[Any, Any]], dims: dict[str, Var]) -> None:
+        self.number, self.arrays, self.dims = number, arrays, dims
+        self.depth = self.operators = self.at = 0
+        self.tokens = [
+            _Token(m.lastgroup or "", m[m.lastgroup or 0], m.start(m.lastgroup or 0) + 1) for m in _TOKEN.finditer(row)
+        ]
+        self.token = self.tokens[0]
+        if any(token.kind == "bad" for token in self.tokens):
+            token = next(token for token in self.tokens if token.kind == "bad")
+            self.fail(f"unexpected {token.text!r}", token)
+
+    def advance(self) -> None:
+        self.at += 1
+        self.token = self.tokens[self.at]
+
+    def at_end(self) -> bool:
+        return self.token.kind == "end"
+
+    def fail(self, message: str, token: _Token | None = None) -> NoReturn:
+        raise FormatError(f"line {self.number}, column {(token or self.token).column}: {message}")
+
+    def found(self) -> str:
+        return "the end of the line" if self.at_end() else repr(self.token.text)
+
+    def accept(self, text: str) -> bool:
+        if self.token.text == text and self.token.kind in ("punct", "name"):
+            self.advance()
+            return True
+        return False
+
+    def expect(self, text: str) -> None:
+        if not self.accept(text):
+            self.fail(f"expected {text!r}, found {self.found()}")
+
+    def take(self, kind: str, what: str) -> str:
+        if self.token.kind != kind:
+            self.fail(f"expected {what}, found {self.found()}")
+        text = self.token.text
+        self.advance()
+        return text
+
+    def header(self) -> None:
+        if not self.accept("graph"):
+            self.fail(f"expected 'graph {VERSION}:', found {self.found()}")
+        token = self.token
+        if self.take("int", "a version number") != str(VERSION):
+            self.fail(f"version {token.text} of the format is not known, only {VERSION}", token)
+        self.expect(":")
+        self.end()
+
+    def end(self) -> None:
+        if not self.at_end():
+            self.fail(f"expected the end of the line, found {self.found()}")
+
+    def string(self) -> str:
+        token = self.token
+        text = self.take("string", "a string")
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            self.fail("this string has an escape that is not JSON's", token)
+
+    def label(self) -> str:
+        if self.token.kind == "string":
+            return self.string()
+        return self.take("name", "a label")
+
+    def returned(self) -> list[tuple[str, str, int]]:
+        out = []
+        while not self.at_end():
+            name = label = self.label()
+            if self.accept("="):
+                label = self.label()
+            out.append((name, label, self.number))
+            if not self.at_end():
+                self.expect(",")
+        return out
+
+    def node(self) -> _Line:
+        label = self.label()
+        type = self.type() if self.accept(":") else None
+        self.expect("=")
+        token = self.token
+        name = self.take("name", "an operator")
+        op = OPS.get(name)
+        if op is None:
+            raise GraphError(
+                f"line {self.number}, column {token.column}: unknown operator {name!r}{_did_you_mean(name, OPS)}"
+            )
+        self.expect("(")
+        inputs: list[str] = []
+        attrs: dict[str, Any] = {}
+        while not self.accept(")"):
+            token = self.token
+            word = self.label()
+            if self.accept("="):
+                if word in attrs:
+                    self.fail(f"attribute {word!r} is given twice", token)
+                attrs[word] = self.value()
+            elif attrs:
+                self.fail("inputs come before attributes", token)
+            else:
+                inputs.append(word)
+            if self.token.text != ")":
+                self.expect(",")
+        self.end()
+        return _Line(label, self.number, op, type, tuple(inputs), attrs)
+
+    def type(self) -> TensorType:
+        token = self.token
+        dtype = by_short(self.take("name", "a dtype"))
+        if dtype is None:
+            self.fail(f"{token.text!r} is no dtype", token)
+        return TensorType(dtype, self.shape())
+
+    def shape(self) -> tuple[int | Expr, ...]:
+        token = self.token
+        self.expect("[")
+        items = self.values("]")
+        try:
+            return check_shape(tuple(as_dim(d) for d in items))
+        except JitflowError as error:
+            self.fail(str(error), token)
+
+    def values(self, close: str) -> list[Any]:
+        out = []
+        while not self.accept(close):
+            out.append(self.value())
+            if self.token.text != close:
+                self.expect(",")
+        return out
+
+    def value(self) -> Any:
+        if self.depth == 0:
+            self.operators = 0
+        left = self.term()
+        while self.token.kind == "punct" and self.token.text in ("+", "-"):
+            left = self.combine("add" if self.token.text == "+" else "sub", left, self.term)
+        return left
+
+    def term(self) -> Any:
+        left = self.factor()
+        while self.token.kind == "punct" and self.token.text in ("*", "//", "%"):
+            op = {"*": "mul", "//": "floordiv", "%": "mod"}[self.token.text]
+            left = self.combine(op, left, self.factor)
+        return left
+
+    def combine(self, op: str, left: Any, right: Any) -> Any:
+        token = self.token
+        self.advance()
+        return self.arithmetic(op, left, right(), token)
+
+    def arithmetic(self, op: str, a: Any, b: Any, token: _Token) -> Any:
+        """Return index arithmetic on two values in canonical form, which keeps it as shallow as it can be."""
+        self.operators += 1
+        if self.operators > MAX_OPERATORS:
+            self.fail(f"more than {MAX_OPERATORS} operators in one value", token)
+        for x in (a, b):
+            if isinstance(x, bool) or not isinstance(x, (int, Expr)):
+                self.fail("only integers and dims can be calculated with", token)
+        e = simplify_index(Binary(op, as_index(a), as_index(b)))
+        return e.value if isinstance(e, Const) else e
+
+    def factor(self) -> Any:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.fail(f"nested deeper than {MAX_NESTING}")
+        value = self._factor()
+        self.depth -= 1
+        return value
+
+    def _factor(self) -> Any:
+        token = self.token
+        if self.accept("-"):
+            value = self.factor()
+            if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+                return -value
+            return self.arithmetic("sub", 0, value, token)
+        if self.accept("("):
+            return self.parenthesized()
+        if token.kind == "string":
+            return self.string()
+        if token.kind not in ("int", "float", "name"):
+            self.fail(f"expected a value, found {self.found()}")
+        self.advance()
+        if token.kind == "name":
+            return self.word(token)
+        if token.kind == "float":
+            return float(token.text)
+        if len(token.text) > 20:
+            self.fail("this number has too many digits", token)
+        return int(token.text)
+
+    def parenthesized(self) -> Any:
+        items: list[Any] = []
+        comma = False
+        while not self.accept(")"):
+            items.append(self.value())
+            comma = self.token.text == ","
+            if self.token.text != ")":
+                self.expect(",")
+        return items[0] if len(items) == 1 and not comma else tuple(items)
+
+    def word(self, token: _Token) -> Any:
+        name = token.text
+        if name in _WORDS:
+            return _WORDS[name]
+        if name in ("min", "max"):
+            self.expect("(")
+            a = self.value()
+            self.expect(",")
+            b = self.value()
+            self.expect(")")
+            return self.arithmetic(name, a, b, token)
+        if name == "dim":
+            self.expect("(")
+            name = self.string()
+            self.expect(")")
+            return self.dim(name, token)
+        dtype = by_short(name)
+        if dtype is None:
+            return self.dim(name, token)
+        return self.array(dtype, token) if self.token.text == "[" else dtype
+
+    def dim(self, name: str, token: _Token) -> Var:
+        if not name.isidentifier():
+            self.fail(f"{name!r} cannot name a dim", token)
+        if name not in self.dims:
+            self.dims[name] = fresh_dim() if _FRESH.fullmatch(name) else named_dim(name)
+        return self.dims[name]
+
+    def array(self, dtype: DType, token: _Token) -> ArrayData:
+        shape = self.shape()
+        if dtype.np is None or not all(isinstance(d, int) for d in shape):
+            self.fail("an array has an element type and literal dims", token)
+        sizes = tuple(int(d) for d in shape if isinstance(d, int))
+        if self.token.kind == "digest":
+            return ArrayData(self.named_array(dtype, sizes))
+        self.expect("{")
+        items = self.values("}")
+        expected = int(np.prod(sizes, dtype=object)) if sizes else 1
+        if len(items) != expected:
+            self.fail(f"{expected} elements expected, found {len(items)}", token)
+        kinds = {"b": bool, "f": float}.get(dtype.kind, int)
+        if not all(type(x) is kinds for x in items):
+            self.fail(f"the elements of this array must be {kinds.__name__}s", token)
+        try:
+            with np.errstate(all="ignore"):
+                return ArrayData(np.array(items, dtype=dtype.np).reshape(sizes))
+        except OverflowError:
+            self.fail(f"an element does not fit {dtype.name}", token)
+
+    def named_array(self, dtype: DType, sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        token = self.token
+        digest = self.take("digest", "a digest")[1:]
+        array = self.arrays.get(digest)
+        if array is None:
+            self.fail(f"array {digest} is not in the table of arrays", token)
+        if array.dtype != dtype.np or array.shape != sizes or array_digest(array) != digest:
+            self.fail(f"the table's array {digest} is not the one that was written", token)
+        return array

@@ -1,0 +1,396 @@
+"""Graph passes: the nodes of a graph into nodes that compute the same bits with less work.
+
+Each pass is a pure function from the fetched nodes to a dict that says what has become of every node below them; no
+pass changes a value, not even a signed zero (of a NaN only that it is one). `rewrite` runs `PASSES` in order.
+
+Needs: `feeds`, the nodes that get their values from outside, are leaves; what lies below them is not looked at. A fed
+node that is no placeholder is replaced by a placeholder of its type first: otherwise another node could become equal to
+it by rewriting, and then would be fed as well.
+
+Keeps: the type of every node, its source line, and the values under the guards of the *original* graph. A pass may
+drop a node whose guards must still hold, so the caller collects them before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from jitflow.config import current
+from jitflow.dtypes import DType
+from jitflow.errors import CompilerBug, JitflowError
+from jitflow.expr import Const, as_index
+from jitflow.graph import OPS, ArrayData, Node, make_constant, make_node, make_placeholder, sited, toposort
+from jitflow.simplify import simplify_index
+from jitflow.types import Dim, same_dim, same_shape
+
+#: What has become of each node.
+Replaced: TypeAlias = dict[Node, Node]
+#: A pass: fetched nodes and leaves to what has become of every node between them.
+Pass: TypeAlias = Callable[[Sequence[Node], Collection[Node]], Replaced]
+#: What a node whose inputs are rewritten already may be replaced by; None if it stays.
+Rule: TypeAlias = Callable[[Node], Node | None]
+Observer: TypeAlias = Callable[[str, Sequence[Node]], None]
+
+#: Elements of a constant that folding may make: more would cost more to hold than to compute.
+FOLD_LIMIT = 1 << 16
+
+
+def rewrite(fetches: Sequence[Node], feeds: Collection[Node] = (), observe: Observer | None = None) -> Replaced:
+    """Return what each node below `fetches` has become after all passes.
+
+    Fetches and feeds are always in the result; nodes that are no longer computed are not. `observe(name, fetches)` is
+    called after each pass.
+    """
+    leaves: Collection[Node] = set(feeds)
+    total: Replaced = {node: node for node in (*toposort(fetches, set(feeds)), *feeds)}
+    for name, run in PASSES:
+        now = [total[f] for f in fetches]
+        found = run(now, leaves)
+        if current().verify:
+            _verify(name, now, found)
+        total = {node: found[new] for node, new in total.items() if new in found}
+        leaves = {found.get(leaf, leaf) for leaf in leaves}
+        if observe is not None:
+            observe(name, [total[f] for f in fetches])
+    for node in feeds:
+        total.setdefault(node, node)
+    return total
+
+
+def _verify(name: str, before: Sequence[Node], found: Mapping[Node, Node]) -> None:
+    for node, new in found.items():
+        if node.dtype is not new.dtype or not _may_be_same(node, new):
+            raise CompilerBug(f"pass {name} turns {node!r} (made at {node.site}) into {new!r}")
+    for node in before:
+        if node not in found:
+            raise CompilerBug(f"pass {name} loses {node!r} (made at {node.site})")
+
+
+def _may_be_same(a: Node, b: Node) -> bool:
+    return len(a.shape) == len(b.shape) and all(
+        same_dim(x, y) is not False for x, y in zip(a.shape, b.shape, strict=True)
+    )
+
+
+# ---- the driver
+
+
+def _apply(rule: Rule, fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Rewrite by `rule`, inputs first, until it gives None everywhere.
+
+    What the rule returns is rewritten in turn, so a rule must lower some measure: the number of nodes, or the depth of
+    `expand` definitions.
+    """
+    done: Replaced = {leaf: leaf for leaf in leaves}
+    became: Replaced = {}
+    stack = list(reversed(fetches))
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+            continue
+        if node in became:
+            # Either its replacement is finished, or that is what has to be rewritten next.
+            new = became[node]
+            if new in done:
+                done[node] = done[new]
+                stack.pop()
+            else:
+                stack.append(new)
+            continue
+        waiting = [x for x in node.inputs if x not in done]
+        if waiting:
+            stack.extend(reversed(waiting))
+            continue
+        with sited(node.site):
+            rebuilt = _with_inputs(node, [done[x] for x in node.inputs])
+            replacement = rule(rebuilt)
+        if replacement is None or replacement is rebuilt:
+            done[node] = rebuilt
+            done.setdefault(rebuilt, rebuilt)
+        else:
+            became[node] = replacement
+    return {node: done[node] for node in toposort(fetches, set(leaves))}
+
+
+def _with_inputs(node: Node, inputs: Sequence[Node]) -> Node:
+    if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+        return node
+    return make_node(node.op, inputs, dict(node.attrs))
+
+
+def _if_same(node: Node, make: Callable[[], Node]) -> Node | None:
+    """Return what `make` gives if it has the type of `node` and assumes nothing more about dims; else None."""
+    try:
+        new = make()
+    except JitflowError:
+        # Guards that contradict each other: the graph cannot run, and says so when it is fed.
+        return None
+    if new.dtype is not node.dtype or not same_shape(new.shape, node.shape):
+        return None
+    known = {(g.left, g.right) for x in (node, *node.inputs) for g in x.guards}
+    return new if all((g.left, g.right) in known for g in new.guards) else None
+
+
+# ---- the passes
+
+
+def cut(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Replace each fed node that is no placeholder by a placeholder of its name and type."""
+    fresh: Replaced = {}
+    for leaf in leaves:
+        if leaf.op.name != "placeholder":
+            with sited(leaf.site):
+                fresh[leaf] = make_placeholder(leaf.name, leaf.dtype, leaf.shape)
+    out: Replaced = {}
+    for node in toposort(fetches, set(leaves)):
+        if node in leaves:
+            out[node] = fresh.get(node, node)
+        else:
+            with sited(node.site):
+                out[node] = _with_inputs(node, [out[x] for x in node.inputs])
+    return out
+
+
+def expand(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Replace each operator that is defined by other operators by its definition, down to primitive ones."""
+
+    def rule(node: Node) -> Node | None:
+        if node.op.expand is None:
+            return None
+        new = node.op.expand(*node.inputs, **dict(node.attrs))
+        if new.dtype is not node.dtype or not _may_be_same(new, node):
+            raise CompilerBug(f"{node.op.name} expands from {node.type!r} to {new.type!r}")
+        return new
+
+    return _apply(rule, fetches, leaves)
+
+
+def fold_constants(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Evaluate exact operators whose inputs are constants.
+
+    Gives up on results of more than `FOLD_LIMIT` elements, and on what would raise: that must happen in the run. What
+    is not exact is computed once by compiled code, so that folded is the same as computed.
+    """
+    return _apply(_fold, fetches, leaves)
+
+
+def _fold(node: Node) -> Node | None:
+    op = node.op
+    if not (op.exact and op.numpy is not None and node.inputs):
+        return None
+    if any(x.op.name != "constant" for x in node.inputs):
+        return None
+    count = 1
+    for d in node.shape:
+        if not isinstance(d, int):
+            return None
+        count *= d
+    if count > FOLD_LIMIT:
+        return None
+    extra: dict[str, Any] = {"dims": {}} if op.needs_dims else {}
+    arrays = [x.attr("value").array for x in node.inputs]
+    try:
+        value = np.asarray(op.numpy(*arrays, **dict(node.attrs), **extra))
+    except (JitflowError, KeyError):
+        # An index out of range, or an attribute with a symbolic dim.
+        return None
+    return _if_same(node, lambda: make_constant(value))
+
+
+def cancel_movement(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Merge or drop movement: names, reshape of reshape, permutations, flips, broadcasts, and any of them of a fill."""
+    return _apply(_cancel, fetches, leaves)
+
+
+def _cancel(node: Node) -> Node | None:
+    if not node.op.movement or len(node.inputs) != 1:
+        return None
+    (x,) = node.inputs
+    if node.op.name in _REARRANGING:
+        fill = _uniform(x)
+        if fill is not None and (x.op.name == "full" or node.op.name == "broadcast_to"):
+            return _if_same(node, lambda: _full(node, fill))
+    match node.op.name:
+        case "identity":
+            return x
+        case "reshape" | "broadcast_to":
+            if same_shape(node.shape, x.shape):
+                return x
+            if x.op is node.op:
+                return _if_same(node, lambda: make_node(node.op, x.inputs, {"shape": node.attr("shape")}))
+        case "permute_dims":
+            axes = node.attr("axes")
+            if axes == tuple(range(len(axes))):
+                return x
+            if x.op is node.op:
+                inner = x.attr("axes")
+                return _if_same(node, lambda: make_node(x.op, x.inputs, {"axes": tuple(inner[a] for a in axes)}))
+        case "flip":
+            if not node.attr("axes"):
+                return x
+            if x.op is node.op:
+                both = tuple(sorted(set(node.attr("axes")) ^ set(x.attr("axes"))))
+                return _if_same(node, lambda: make_node(x.op, x.inputs, {"axes": both}))
+        case "slice":
+            if x.op is node.op:
+                return _if_same(node, lambda: _slice_of_slice(node, x))
+    return None
+
+
+#: Operators whose elements are elements of their input, every one a fill value if that is one.
+_REARRANGING = frozenset({"reshape", "broadcast_to", "permute_dims", "flip", "roll", "slice"})
+
+
+def _slice_of_slice(outer: Node, inner: Node) -> Node:
+    starts: list[Dim] = []
+    steps: list[int] = []
+    for start, step, base, stride in zip(
+        outer.attr("starts"), outer.attr("steps"), inner.attr("starts"), inner.attr("steps"), strict=True
+    ):
+        at = simplify_index(as_index(base) + as_index(start) * stride)
+        starts.append(int(at.value) if isinstance(at, Const) else at)
+        steps.append(step * stride)
+    attrs = {"starts": tuple(starts), "sizes": outer.attr("sizes"), "steps": tuple(steps)}
+    return make_node(outer.op, inner.inputs, attrs)
+
+
+def _full(node: Node, value: np.generic) -> Node:
+    attrs = {"shape": node.shape, "value": ArrayData(np.asarray(value))}
+    return make_node(OPS["full"], (), attrs)
+
+
+def simplify_algebra(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Apply identities of arithmetic that hold for every value, bit for bit.
+
+    So ``x + 0.0`` stays, which turns -0.0 into 0.0, but ``x + -0.0`` and ``x - 0.0`` do not; ``x * 0`` and ``x - x``
+    stay, because of NaN; a division becomes a multiplication only by a power of two, whose inverse is exact.
+    """
+    return _apply(_algebra, fetches, leaves)
+
+
+def _algebra(node: Node) -> Node | None:
+    inputs = node.inputs
+    new: Node | None = None
+    match node.op.name:
+        case "add" | "multiply" | "logical_and" | "logical_or":
+            a, b = inputs
+            if _is_neutral(node.op.name, a):
+                new = b
+            elif _is_neutral(node.op.name, b) or (a is b and node.op.name in ("logical_and", "logical_or")):
+                new = a
+        case "subtract" | "divide" | "floor_divide" | "pow":
+            if _is_neutral(node.op.name, inputs[1]):
+                new = inputs[0]
+            elif node.op.name == "divide":
+                return _multiply_by_inverse(node)
+        case "maximum" | "minimum":
+            if inputs[0] is inputs[1]:
+                new = inputs[0]
+        case "where":
+            condition, a, b = inputs
+            known = _uniform(condition)
+            if a is b or known is not None:
+                new = a if a is b or known else b
+        case "negative" | "logical_not":
+            if inputs[0].op is node.op:
+                new = inputs[0].inputs[0]
+        case "abs":
+            if inputs[0].op.name == "negative":
+                return make_node(node.op, inputs[0].inputs)
+            if inputs[0].op is node.op:
+                new = inputs[0]
+        case "floor" | "ceil" | "round":
+            if inputs[0].op is node.op:
+                new = inputs[0]
+        case "astype":
+            x = inputs[0]
+            if x.dtype is node.dtype:
+                new = x
+            elif x.op is node.op and _holds(x.dtype, x.inputs[0].dtype):
+                source = x.inputs[0]
+                if source.dtype is node.dtype:
+                    new = source
+                else:
+                    return make_node(node.op, (source,), dict(node.attrs))
+    return None if new is None else _if_same(node, lambda: new)
+
+
+def _is_neutral(op: str, node: Node) -> bool:
+    """Tell whether every element of `node`, the right operand of `op` (or either, if it commutes), changes nothing."""
+    value = _uniform(node)
+    if value is None:
+        return False
+    is_float = node.dtype.is_float
+    match op:
+        case "add":
+            return bool(value == 0) and (not is_float or math.copysign(1, value) < 0)
+        case "subtract":
+            return bool(value == 0) and (not is_float or math.copysign(1, value) > 0)
+        case "multiply" | "divide" | "pow":
+            return bool(value == 1)
+        case "floor_divide":
+            return bool(value == 1) and not is_float
+        case "logical_and":
+            return bool(value)
+        case "logical_or":
+            return not value
+    return False
+
+
+def _multiply_by_inverse(node: Node) -> Node | None:
+    x, y = node.inputs
+    value = _uniform(y)
+    if value is None or not np.isfinite(value) or abs(math.frexp(value)[0]) != 0.5:
+        return None
+    inverse = type(value)(1.0 / float(value))
+    # A subnormal inverse would do too, but may be slow; one that overflows would not.
+    if not np.finfo(type(value)).tiny <= abs(inverse) < np.inf:
+        return None
+    return _if_same(node, lambda: make_node(OPS["multiply"], (x, _filled_like(y, inverse))))
+
+
+def _filled_like(y: Node, value: np.generic) -> Node:
+    """Return a node of the type of `y`, uniform itself, whose elements are all `value`."""
+    return make_constant(np.asarray(value)) if not y.shape else _full(y, value)
+
+
+def _holds(wide: DType, narrow: DType) -> bool:
+    """Tell whether every value of `narrow` is one of `wide`, so that converting by way of `wide` is as good as not."""
+    if narrow.is_bool or wide is narrow:
+        return True
+    if wide.is_bool or (narrow.is_float and not wide.is_float):
+        return False
+    if wide.is_float:
+        digits = {16: 11, 32: 24, 64: 53}
+        return wide.bits > narrow.bits if narrow.is_float else digits[wide.bits] >= narrow.bits
+    return wide.min <= narrow.min and narrow.max <= wide.max
+
+
+def _uniform(node: Node) -> np.generic | None:
+    """Return the value that all elements of a fill or of a small constant share, bit for bit, or None."""
+    value: ArrayData | None = node.attr("value") if node.op.name in ("constant", "full") else None
+    if value is None or not 0 < value.array.size <= _SMALL:
+        return None
+    array = value.array
+    first = array.reshape(-1)[0]
+    if array.size > 1 and array.tobytes() != first.tobytes() * array.size:
+        return None
+    return first  # type: ignore[no-any-return]
+
+
+#: Elements of a constant that are looked at to see whether they are all the same.
+_SMALL = 64
+
+#: The order: definitions first, since they are full of movement and constants; then whatever makes the next one easier.
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("cut", cut),
+    ("expand", expand),
+    ("cancel_movement", cancel_movement),
+    ("fold_constants", fold_constants),
+    ("simplify_algebra", simplify_algebra),
+)

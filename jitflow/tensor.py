@@ -1,0 +1,455 @@
+"""Tensors: what users hold. Operators, methods and numpy functions on a :class:`Tensor` build nodes; no logic here.
+
+There is one Tensor per Node as long as anyone holds it, so Tensors are compared and hashed by identity and serve as
+keys of feeds. `lift` makes a public function, which returns Tensors, of an operator function, which returns Nodes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, ParamSpec, TypeAlias
+
+import numpy as np
+
+from jitflow import numpy_protocol
+from jitflow.dtypes import DType, as_dtype
+from jitflow.errors import DTypeError, GraphError, JitflowError, ShapeError
+from jitflow.graph import Node, located, make_constant, make_placeholder, make_variable
+from jitflow.ops import cast, compare, elementwise, index, linalg, maths, movement, naming, reduce
+from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
+
+P = ParamSpec("P")
+Axis: TypeAlias = "int | tuple[int, ...] | None"
+_LOCK = threading.Lock()
+
+
+def as_tensor(node: Node) -> Tensor:
+    """Return the Tensor of `node`: the same one as long as it is alive."""
+    known = node.tensor
+    tensor: Tensor | None = None if known is None else known()
+    if tensor is not None:
+        return tensor
+    with _LOCK:
+        tensor = None if node.tensor is None else node.tensor()
+        if tensor is None:
+            tensor = object.__new__(Tensor)
+            tensor.node = node
+            node.tensor = weakref.ref(tensor)
+        return tensor
+
+
+def lift(function: Callable[P, Node]) -> Callable[P, Tensor]:
+    """Return operator function `function` as users call it: the same name, signature and docstring, giving Tensors."""
+
+    @functools.wraps(function)
+    def lifted(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return as_tensor(function(*args, **kwargs))
+
+    lifted.__module__ = "jitflow"
+    signature = inspect.signature(function).replace(return_annotation="Tensor")
+    lifted.__signature__ = signature  # type: ignore[attr-defined]
+    return lifted
+
+
+def _is_operand(x: object) -> bool:
+    return isinstance(x, (Tensor, Node, bool, int, float, np.ndarray, np.generic, list, tuple))
+
+
+def _operator(function: Callable[[Any, Any], Node]) -> Callable[[Tensor, Any], Any]:
+    """Return the method of a binary operator. For operands that are no tensors Python goes on looking."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        return as_tensor(function(self.node, other)) if _is_operand(other) else NotImplemented
+
+    return method
+
+
+def _reflected(function: Callable[[Any, Any], Node]) -> Callable[[Tensor, Any], Any]:
+    """Return the method of a binary operator whose left operand is no Tensor."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        return as_tensor(function(other, self.node)) if _is_operand(other) else NotImplemented
+
+    return method
+
+
+class Tensor:
+    """A value in a graph that has not been computed yet.
+
+    Made by `placeholder`, `variable`, `constant` and every function of jitflow; immutable. It has a dtype and a shape,
+    whose dims may be symbolic, and a value only in a run: see `Session`, `interpret`. ``==`` builds a comparison like
+    any other operator; to ask whether two names are the same Tensor, use ``is``.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> x = jf.placeholder("x", jf.float32, ("batch", 3))
+    >>> y = jf.exp(x[:, 1:]) * 2.0
+    >>> y
+    Tensor(multiply, float32, (batch, 2))
+    >>> y.shape == ("batch", 2)
+    True
+    """
+
+    __slots__ = ("__weakref__", "node")
+
+    node: Node
+
+    #: numpy's operators leave an ndarray with a Tensor to `__array_ufunc__`; older array types look at this.
+    __array_priority__ = 1000
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Tensors are made by jf.placeholder, jf.variable, jf.constant and the functions of jitflow")
+
+    # ---- what it is
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.node.dtype
+
+    @property
+    def shape(self) -> tuple[int | SymDim, ...]:
+        """The dims: ints, or symbolic dims, which equal their names. It compares equal to a plain tuple."""
+        return tuple(public_dim(d) for d in self.node.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.node.type.rank
+
+    @property
+    def size(self) -> int | SymDim:
+        """The number of elements."""
+        return public_dim(element_count(self.node.shape))
+
+    @property
+    def name(self) -> str | None:
+        """The name given to it, or None."""
+        return self.node.name
+
+    def __repr__(self) -> str:
+        label = self.node.op.name if self.name is None else repr(self.name)
+        return f"Tensor({label}, {self.dtype}, {shape_text(self.node.shape)})"
+
+    def named(self, name: str) -> Tensor:
+        """Return the same value under `name`, by which it can be fetched and fed and which dumps show."""
+        return as_tensor(naming.named(self.node, _checked_name(name)))
+
+    # ---- operators
+
+    __add__, __radd__ = _operator(elementwise.add), _reflected(elementwise.add)
+    __sub__, __rsub__ = _operator(elementwise.subtract), _reflected(elementwise.subtract)
+    __mul__, __rmul__ = _operator(elementwise.multiply), _reflected(elementwise.multiply)
+    __truediv__, __rtruediv__ = _operator(elementwise.divide), _reflected(elementwise.divide)
+    __floordiv__, __rfloordiv__ = _operator(elementwise.floor_divide), _reflected(elementwise.floor_divide)
+    __mod__, __rmod__ = _operator(elementwise.remainder), _reflected(elementwise.remainder)
+    __pow__, __rpow__ = _operator(maths.pow), _reflected(maths.pow)
+    __matmul__, __rmatmul__ = _operator(linalg.matmul), _reflected(linalg.matmul)
+    __and__, __rand__ = _operator(compare.bitwise_and), _reflected(compare.bitwise_and)
+    __or__, __ror__ = _operator(compare.bitwise_or), _reflected(compare.bitwise_or)
+    __xor__, __rxor__ = _operator(compare.bitwise_xor), _reflected(compare.bitwise_xor)
+    __lshift__, __rlshift__ = _operator(compare.bitwise_left_shift), _reflected(compare.bitwise_left_shift)
+    __rshift__, __rrshift__ = _operator(compare.bitwise_right_shift), _reflected(compare.bitwise_right_shift)
+    __lt__, __le__ = _operator(compare.less), _operator(compare.less_equal)
+    __gt__, __ge__ = _operator(compare.greater), _operator(compare.greater_equal)
+    __eq__ = _operator(compare.equal)  # type: ignore[assignment]
+    __ne__ = _operator(compare.not_equal)  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+    def __neg__(self) -> Tensor:
+        return as_tensor(elementwise.negative(self.node))
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return as_tensor(elementwise.abs(self.node))
+
+    def __invert__(self) -> Tensor:
+        return as_tensor(compare.bitwise_invert(self.node))
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return as_tensor(index.getitem(self.node, key))
+
+    # ---- methods that numpy users type without thinking
+
+    # The standard's functions take `axis` by keyword only; methods take it as the first argument too, as numpy's do.
+
+    def sum(self, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the sum over `axis` (None: over all); see `jitflow.sum`."""
+        return as_tensor(reduce.sum(self.node, axis=axis, dtype=dtype, keepdims=keepdims))
+
+    def prod(self, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the product over `axis` (None: over all); see `jitflow.prod`."""
+        return as_tensor(reduce.prod(self.node, axis=axis, dtype=dtype, keepdims=keepdims))
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the mean over `axis` (None: over all); see `jitflow.mean`."""
+        return as_tensor(reduce.mean(self.node, axis=axis, keepdims=keepdims))
+
+    def var(self, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        """Return the variance over `axis` (None: over all); see `jitflow.var`."""
+        return as_tensor(reduce.var(self.node, axis=axis, correction=correction, keepdims=keepdims))
+
+    def std(self, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        """Return the standard deviation over `axis` (None: over all); see `jitflow.std`."""
+        return as_tensor(reduce.std(self.node, axis=axis, correction=correction, keepdims=keepdims))
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the greatest element over `axis` (None: over all), NaN if there is one; see `jitflow.max`."""
+        return as_tensor(reduce.max(self.node, axis=axis, keepdims=keepdims))
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the least element over `axis` (None: over all), NaN if there is one; see `jitflow.min`."""
+        return as_tensor(reduce.min(self.node, axis=axis, keepdims=keepdims))
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return whether any element over `axis` (None: over all) is true; see `jitflow.any`."""
+        return as_tensor(reduce.any(self.node, axis=axis, keepdims=keepdims))
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return whether all elements over `axis` (None: over all) are true; see `jitflow.all`."""
+        return as_tensor(reduce.all(self.node, axis=axis, keepdims=keepdims))
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the position of the first greatest element along `axis`; see `jitflow.argmax`."""
+        return as_tensor(reduce.argmax(self.node, axis=axis, keepdims=keepdims))
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the position of the first least element along `axis`; see `jitflow.argmin`."""
+        return as_tensor(reduce.argmin(self.node, axis=axis, keepdims=keepdims))
+
+    def astype(self, dtype: Any, copy: bool = True) -> Tensor:
+        """Return the elements converted to `dtype`; see `jitflow.astype`."""
+        return as_tensor(cast.astype(self.node, dtype))
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """Return the elements, those outside `min` .. `max` replaced by the nearest bound; see `jitflow.clip`."""
+        return as_tensor(compare.clip(self.node, min, max))
+
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Return it without axes of size 1; see `jitflow.squeeze`."""
+        return as_tensor(movement.squeeze(self.node, axis))
+
+    def take(self, indices: Any, axis: int | None = None) -> Tensor:
+        """Return the elements at `indices` along `axis`; see `jitflow.take`."""
+        return as_tensor(index.take(self.node, indices, axis=axis))
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the elements in another shape, given as one tuple or as several dims; one dim may be -1."""
+        return as_tensor(movement.reshape(self.node, shape[0] if len(shape) == 1 else shape))
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Return the axes in another order, given as one tuple or as several numbers; reversed by default."""
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        return as_tensor(movement.permute_dims(self.node, order or range(self.ndim)[::-1]))
+
+    def flatten(self) -> Tensor:
+        """Return the elements in row-major order as one axis."""
+        return as_tensor(movement.reshape(self.node, (-1,)))
+
+    ravel = flatten
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes swapped."""
+        if self.ndim < 2:
+            raise located(ShapeError(f"x.mT needs two axes or more, got shape {shape_text(self.node.shape)}"))
+        return as_tensor(movement.permute_dims(self.node, (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)))
+
+    # ---- numpy's functions
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Tensor:
+        return as_tensor(numpy_protocol.apply_ufunc(ufunc, method, inputs, kwargs))
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        result = numpy_protocol.apply_function(func, args, kwargs)
+        return as_tensor(result) if isinstance(result, Node) else result
+
+    # ---- what a value could do and a Tensor cannot
+
+    def _no_value(self, wanted: str) -> NoReturn:
+        raise TypeError(
+            f"{wanted} is not possible: {self!r} has no value before it is run; "
+            "use jf.interpret(tensor, feeds) or jf.Session([tensor]).run(tensor, feeds)"
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        self._no_value("making an array of a Tensor")
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} has no truth value before it is run; choose by jf.where(condition, x, y), "
+            "combine conditions by & | ~, and compare Tensors for identity by 'is'"
+        )
+
+    def __float__(self) -> NoReturn:
+        self._no_value("float(tensor)")
+
+    def __int__(self) -> NoReturn:
+        self._no_value("int(tensor)")
+
+    def __complex__(self) -> NoReturn:
+        self._no_value("complex(tensor)")
+
+    def __index__(self) -> NoReturn:
+        self._no_value("using a Tensor as a Python index")
+
+    def item(self) -> NoReturn:
+        """Raise TypeError: a Tensor has no value before it is run."""
+        self._no_value("tensor.item()")
+
+    def numpy(self) -> NoReturn:
+        """Raise TypeError: a Tensor has no value before it is run."""
+        self._no_value("tensor.numpy()")
+
+    def _length(self, wanted: str) -> int:
+        if not self.ndim:
+            raise TypeError(f"{wanted} is not possible: {self!r} has no axes")
+        first = self.node.shape[0]
+        if not isinstance(first, int):
+            raise TypeError(f"{wanted} is not possible: dim {shape_text((first,))[1:-2]} of {self!r} is symbolic")
+        return first
+
+    def __len__(self) -> int:
+        return self._length("len(tensor)")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(self._length("iterating over a Tensor")))
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise TypeError("'in' is not possible on a Tensor: use jf.any(tensor == value)")
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise TypeError("Tensors are immutable: build a new one, for example with jf.where or jf.concat")
+
+    def __copy__(self) -> Tensor:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Tensors are not pickled: write the graph as text with jf.show_graph")
+
+
+# ---- sources
+
+
+def placeholder(name: str | None, dtype: Any, shape: Any) -> Tensor:
+    """Return an input, fed in every run that needs it.
+
+    Parameters
+    ----------
+    name : str or None
+        What to call it in feeds, messages and dumps. Two placeholders of one name cannot be in the same session.
+    dtype : dtype
+        ``jf.float32`` or anything numpy takes for it.
+    shape : tuple
+        Each dim is an int, a name (the same name is the same dim everywhere), ``None`` (a dim like no other), or
+        arithmetic on dims of other Tensors, such as ``2 * x.shape[0]``.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.placeholder("images", jf.float32, ("batch", 28, 28))
+    Tensor('images', float32, (batch, 28, 28))
+    """
+    try:
+        if name is not None:
+            _checked_name(name)
+        return as_tensor(make_placeholder(name, as_dtype(dtype), as_shape(shape)))
+    except JitflowError as error:
+        raise located(error) from None
+
+
+def variable(name: str | None, value: Any) -> Tensor:
+    """Return a variable: state that a session owns and that starts as a copy of `value`.
+
+    Parameters
+    ----------
+    name : str or None
+        What to call it in messages and dumps.
+    value : array, number or nested list
+        Its first value, which also fixes dtype and shape.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> import numpy as np
+    >>> jf.variable("weights", np.zeros((3, 2), np.float32))
+    Tensor('weights', float32, (3, 2))
+    """
+    try:
+        if name is not None:
+            _checked_name(name)
+        return as_tensor(make_variable(name, _as_array(value, "variable")))
+    except JitflowError as error:
+        raise located(error) from None
+
+
+def constant(value: Any, dtype: Any = None) -> Tensor:
+    """Return `value` as a Tensor that never changes.
+
+    Parameters
+    ----------
+    value : array, number or nested list
+        Copied. Numbers and lists get numpy's dtype: int64, float64 or bool.
+    dtype : dtype, optional
+        The dtype to convert to.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.constant([1.0, 2.0], jf.float32)
+    Tensor(constant, float32, (2,))
+    """
+    try:
+        to = None if dtype is None else as_dtype(dtype)
+        if to is not None and isinstance(value, (bool, int, float)):
+            return as_tensor(make_constant(value, to))
+        node = make_constant(_as_array(value, "constant"))
+        return as_tensor(node if to is None else cast.astype(node, to))
+    except JitflowError as error:
+        raise located(error) from None
+
+
+def asarray(x: Any, dtype: Any = None) -> Tensor:
+    """Return `x` as a Tensor: a Tensor is returned as it is (or converted to `dtype`), all else is a constant."""
+    if isinstance(x, Tensor):
+        return x if dtype is None else as_tensor(cast.astype(x.node, dtype))
+    return constant(x, dtype)
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise located(GraphError(f"a name is a string, got {type(name).__name__}"))
+    if not name or "\n" in name:
+        raise located(GraphError(f"{name!r} cannot be a name: it must be one line of at least one character"))
+    return name
+
+
+def _as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
+    """Return `value` as a native ndarray of a supported dtype; DTypeError says what `what` cannot be made of."""
+    if isinstance(value, (Tensor, Node)):
+        raise DTypeError(f"a {what} needs values, got {value!r}; use jf.asarray to pass Tensors through")
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"a {what} cannot have masked elements; fill them first, as value.filled(0)")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DTypeError(f"cannot make a {what} of this {type(value).__name__}: {error}") from None
+    if array.dtype.kind == "O":
+        raise DTypeError(f"cannot make a {what} of {type(value).__name__}: its elements are no numbers")
+    as_dtype(array.dtype)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
