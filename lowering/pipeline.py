@@ -11,16 +11,35 @@ from typing import Protocol, TypeAlias
 
 from jitflow.errors import CompilerBug
 from lowering.loop_ir import Kernel
+from lowering.passes.collapse import collapse
+from lowering.passes.hoist import hoist
+from lowering.passes.parallelize import parallelize
+from lowering.passes.simplify import simplify
+from lowering.passes.unroll import unroll
 from lowering.passes.vectorize import vectorize
 from lowering.target import Target
 from lowering.text import show
+from lowering.verify import verify
 
 Pass: TypeAlias = Callable[[Kernel, Target], Kernel]
 
 #: Loop kernels for a CPU.
-CPU: tuple[tuple[str, Pass], ...] = (("vectorize", lambda k, target: vectorize(k, target=target)),)
+CPU: tuple[tuple[str, Pass], ...] = (
+    ("simplify", lambda k, _: simplify(k)),
+    ("collapse", lambda k, _: collapse(k)),
+    ("parallelize", lambda k, _: parallelize(k)),
+    ("hoist", lambda k, _: hoist(k)),
+    ("vectorize", lambda k, target: vectorize(k, target=target)),
+    ("unroll", lambda k, _: unroll(k)),
+)
 
-GPU: tuple[tuple[str, Pass], ...] = ()
+#: Microkernels, which kernels call: the caller has spread the work.
+MICROKERNEL = tuple(p for p in CPU if p[0] != "parallelize")
+
+GPU: tuple[tuple[str, Pass], ...] = (
+    ("simplify", lambda k, _: simplify(k)),
+    ("unroll", lambda k, _: unroll(k)),
+)
 
 
 class Observer(Protocol):
@@ -37,18 +56,31 @@ def passes(target: Target) -> tuple[tuple[str, Pass], ...]:
 def run_pipeline(kernel: Kernel, target: Target, *, observer: Observer | None = None, check: bool = False) -> Kernel:
     """Return `kernel`, and the microkernels it calls, after all passes of `target`.
 
-    `check` verifies before the first and after each pass.
-
-    Raises CompilerBug with the kernel as it was before the pass that failed.
+    `check` verifies before the first and after each pass. Raises CompilerBug with the kernel as it was before the pass
+    that failed.
     """
-    callees = tuple(run_pipeline(k, target, observer=observer, check=check) for k in kernel.callees)
+    callees = tuple(_run(k, target, GPU if target.is_gpu else MICROKERNEL, observer, check) for k in kernel.callees)
     if any(new is not old for new, old in zip(callees, kernel.callees, strict=True)):
         kernel = Kernel(kernel.name, kernel.params, kernel.dims, kernel.body, kernel.reads, kernel.notes, callees)
-    for name, run in passes(target):
+    return _run(kernel, target, passes(target), observer, check)
+
+
+def _run(
+    kernel: Kernel,
+    target: Target,
+    some: tuple[tuple[str, Pass], ...],
+    observer: Observer | None,
+    check: bool,
+) -> Kernel:
+    if check:
+        verify(kernel)
+    for name, run in some:
         start = time.perf_counter()
         try:
             after = run(kernel, target)
-        except (CompilerBug, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+            if check and after is not kernel:
+                verify(after)
+        except Exception as error:
             raise CompilerBug(f"{name} failed on this kernel: {error}\n{show(kernel)}") from error
         if observer is not None:
             observer(name, kernel, after, time.perf_counter() - start)

@@ -46,7 +46,7 @@ def check(kernel: Kernel, target: Target, arrays: dict[str, Array], expected: di
         interpret(kernel, copies)
         expected = copies
     mine = {name: a.copy() for name, a in arrays.items()}
-    Compiled(run_pipeline(kernel, target), target)(mine)
+    Compiled(run_pipeline(kernel, target, check=True), target)(mine)
     for name, a in expected.items():
         same_bits(mine[name], a)
 
@@ -248,7 +248,7 @@ def test_no_length_touches_memory_past_the_end(target: Target, short: str, n: in
     expected = a | b if short == "bool" else np.maximum(a, b)
     kernel = elementwise("a[i] | b[i]" if short == "bool" else "max(a[i], b[i])", short, a=short, b=short)
     arrays = {"a": before_guard(a), "b": before_guard(b), "out": before_guard(np.zeros_like(a))}
-    Compiled(run_pipeline(kernel, target), target)(arrays)
+    Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
     assert np.array_equal(arrays["out"], expected)
 
 
@@ -258,7 +258,7 @@ def test_a_long_odd_length_of_unaligned_arrays_is_right(target: Target) -> None:
     a, b, c = (unaligned(rng.standard_normal(1000003).astype(F32)) for _ in range(3))
     kernel = elementwise("max(a[i] * b[i] + c[i], 0.0)", "f32", a="f32", b="f32", c="f32")
     arrays = {"a": a, "b": b, "c": c, "out": unaligned(np.zeros_like(a))}
-    Compiled(run_pipeline(kernel, target), target)(arrays)
+    Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
     same_bits(arrays["out"], np.maximum(a * b + c, F32(0)))
 
 
@@ -297,7 +297,7 @@ kernel k(a: f32[m] read, b: f32[p] read, o: f32[n], n: index, m: index, p: index
         for kind in ("vectorized", "serial"):
             kernel = parse_kernel(text.replace("KIND", kind))
             arrays = {"a": before_guard(a), "b": before_guard(b), "o": before_guard(np.zeros(m + p, F32))}
-            Compiled(run_pipeline(kernel, target), target)(arrays)
+            Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
             same_bits(arrays["o"], expected)
 
 
@@ -316,7 +316,7 @@ kernel k(a: f32[n, m] read, o: f32[n, m], n: index, m: index):
     a = np.random.default_rng(13).standard_normal((7, 53)).astype(F32)
     for chunk in (1, 3, 100):
         o = np.zeros_like(a)
-        Compiled(run_pipeline(kernel, target), target)({"a": a, "o": o}, chunk=chunk)
+        Compiled(run_pipeline(kernel, target, check=True), target)({"a": a, "o": o}, chunk=chunk)
         same_bits(o, a[:, ::-1] * F32(2) + F32(26))
 
 
@@ -348,7 +348,7 @@ kernel k(a: f32[n] read, o: f32[1], n: index):
             lanes[k % 16] += a[k]
         while lanes.size > 1:
             lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
-        run = Compiled(run_pipeline(kernel, target), target)
+        run = Compiled(run_pipeline(kernel, target, check=True), target)
         o = np.zeros(1, F32)
         run({"a": before_guard(a), "o": o})
         same_bits(o, lanes)
@@ -370,7 +370,7 @@ kernel k(at: i64[n] read, a: f32[m] read, o: f32[n], status: i64[2], n: index, m
         at2 = at.copy()
         at2[bad] = -1
         arrays = {"at": at2, "a": a, "o": np.zeros(90, F32), "status": np.full(2, np.iinfo(I64).max)}
-        Compiled(run_pipeline(kernel, target), target)(arrays)
+        Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
         assert arrays["status"].tolist() == [np.iinfo(I64).max, min(bad, default=np.iinfo(I64).max)]
         same_bits(arrays["o"], a[np.where(at2 < 0, 0, at2)])
 

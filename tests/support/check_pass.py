@@ -78,7 +78,14 @@ def check_same_meaning(
         expected = {name: a.copy() for name, a in arrays.items()}
         interpret(before, expected, sizes)
         for reverse in (False, True) if _has_order(after) else (False,):
-            found = {b.name: arrays[a.name].copy() for a, b in zip(before.params, after.params, strict=True)}
+            # A pass may declare a parameter with another shape of the same memory.
+            shapes = declared_shapes(
+                after, {v.name: sizes[u.name] for u, v in zip(before.dims, after.dims, strict=True)}
+            )
+            found = {
+                b.name: arrays[a.name].copy().reshape(shapes[b.name])
+                for a, b in zip(before.params, after.params, strict=True)
+            }
             interpret(
                 after,
                 found,
@@ -86,7 +93,8 @@ def check_same_meaning(
                 reverse=reverse,
             )
             for a, b in zip(before.params, after.params, strict=True):
-                assert_same_bits(found[b.name], expected[a.name], f"{a.name} with {dict(sizes)}\n{show(after)}")
+                same_shape = found[b.name].reshape(expected[a.name].shape)
+                assert_same_bits(same_shape, expected[a.name], f"{a.name} with {dict(sizes)}\n{show(after)}")
 
 
 def _has_order(kernel: Kernel) -> bool:
@@ -109,19 +117,25 @@ def random_arrays(
     kernel: Kernel, sizes: Mapping[str, int], rng: np.random.Generator, inputs: Mapping[str, Array] | None = None
 ) -> dict[str, Array]:
     """Return an array for each parameter of `kernel`: those of `inputs`, else random ones."""
-    values: dict[Any, Expr] = {v: as_index(sizes[v.name]) for v in kernel.dims}
     arrays: dict[str, Array] = {}
+    for name, shape in declared_shapes(kernel, sizes).items():
+        b = next(b for b in kernel.params if b.name == name)
+        arrays[name] = inputs[name].copy() if inputs and name in inputs else random_array(np_dtype(b.dtype), shape, rng)
+    return arrays
+
+
+def declared_shapes(kernel: Kernel, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of `kernel` for given dims."""
+    values: dict[Any, Expr] = {v: as_index(sizes[v.name]) for v in kernel.dims}
+    shapes = {}
     for b in kernel.params:
-        if inputs is not None and b.name in inputs:
-            arrays[b.name] = inputs[b.name].copy()
-            continue
         shape = []
         for n in b.shape:
             size = substitute(as_index(n), values)
             assert isinstance(size, Const), f"the shape of {b.name} is no expression of the dims"
             shape.append(int(size.value))
-        arrays[b.name] = random_array(np_dtype(b.dtype), tuple(shape), rng)
-    return arrays
+        shapes[b.name] = tuple(shape)
+    return shapes
 
 
 def random_array(dtype: np.dtype[Any], shape: tuple[int, ...], rng: np.random.Generator) -> Array:
