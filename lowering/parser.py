@@ -357,7 +357,7 @@ class _Parser:
         """Read dtype, shape and the words after them; bind the buffer."""
         dtype = self.dtype()
         self.expect("[")
-        shape = tuple(n.value if isinstance(n, Const) else n for n in self.items(self.expr, ("]",)))
+        shape = tuple(n.value if isinstance(n, Const) and n.type is INDEX else n for n in self.items(self.expr, ("]",)))
         self.expect("]")
         words: list[str] = []
         align = None

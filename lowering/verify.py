@@ -126,9 +126,10 @@ class _Verifier:
         where = f": {show(self.at).splitlines()[0]}" if self.at is not None else ""
         raise CompilerBug(f"{message}\n  in kernel {self.kernel.name}{where}")
 
-    def check(self, ok: bool, message: str) -> None:
+    def check(self, ok: bool, message: str, e: Expr | None = None) -> None:
+        """Fail with `message`, followed by the expression `e`, unless `ok`."""
         if not ok:
-            self.fail(message)
+            self.fail(message if e is None else f"{message}: {show(e)}")
 
     # kernels
 
@@ -325,7 +326,7 @@ class _Verifier:
     def expr(self, e: Expr) -> None:
         """Check `e` and everything below it."""
         if self.stage == "scalar":
-            self.check(e.type.lanes == 1, f"a vector before vectorize: {show(e)}")
+            self.check(e.type.lanes == 1, "a vector before vectorize", e)
         match e:
             case Const(value, of):
                 self.literal(value, of)
@@ -345,34 +346,34 @@ class _Verifier:
             case Select(cond, a, b):
                 self.expr(cond)
                 fits = cond.type in (BOOL, BOOL.with_lanes(a.type.lanes))
-                self.check(fits, f"the condition is {cond.type} for {a.type}: {show(e)}")
+                self.check(fits, f"the condition is {cond.type} for {a.type}", e)
                 if cond.type.lanes > 1:
                     # Its loads happen where their arm is taken, lane by lane, which a shuffle would mix up.
                     mixed = any(_mixes_loaded_lanes(x) for arm in (a, b) for x in walk(arm))
-                    self.check(not mixed, f"a load under a shuffle in an arm of a select with lanes: {show(e)}")
+                    self.check(not mixed, "a load under a shuffle in an arm of a select with lanes", e)
                 self.operands(e, a, b)
             case Cast(a, _):
                 self.operands(e, a)
             case Bitcast(a, to):
                 self.operands(e, a)
                 same = a.type.dtype.bits == to.bits and not to.is_bool
-                self.check(same, f"a bitcast of {a.type.dtype.short} to {to.short}: {show(e)}")
+                self.check(same, f"a bitcast of {a.type.dtype.short} to {to.short}", e)
             case Call():
                 self.call(e)
             case Fma(a, b, c):
                 self.operands(e, a, b, c)
-                self.check(e.type.dtype.is_float, f"no fma of {e.type}: {show(e)}")
+                self.check(e.type.dtype.is_float, f"no fma of {e.type}", e)
             case Splat(a, lanes):
                 self.operands(e, a)
-                self.check(a.type.lanes == 1 and lanes >= 1, f"a splat makes lanes of a scalar: {show(e)}")
+                self.check(a.type.lanes == 1 and lanes >= 1, "a splat makes lanes of a scalar", e)
             case Ramp(base, _, lanes):
                 self.operands(e, base)
                 fits = base.type.lanes == 1 and base.type.dtype.is_integer and lanes >= 1
-                self.check(fits, f"a ramp starts from a scalar integer: {show(e)}")
+                self.check(fits, "a ramp starts from a scalar integer", e)
             case Shuffle(a, lanes):
                 self.operands(e, a)
                 inside = bool(lanes) and all(0 <= i < a.type.lanes for i in lanes)
-                self.check(inside, f"a shuffle picks from {a.type.lanes} lanes: {show(e)}")
+                self.check(inside, f"a shuffle picks from {a.type.lanes} lanes", e)
             case Reduce():
                 self.fail(f"a reduce must have become a loop: {show(e)}")
             case _:
@@ -382,11 +383,11 @@ class _Verifier:
         for x in operands:
             self.expr(x)
             same = x.type is operands[0].type
-            self.check(same, f"operands of different types, {operands[0].type} and {x.type}: {show(e)}")
+            self.check(same, f"operands of different types, {operands[0].type} and {x.type}", e)
 
     def operator(self, e: Expr, op: str, kinds: dict[str, str]) -> None:
         self.check(op in kinds, f"unknown operator {op!r}")
-        self.check(e.type.dtype.kind in kinds[op], f"no {op} of {e.type}: {show(e)}")
+        self.check(e.type.dtype.kind in kinds[op], f"no {op} of {e.type}", e)
 
     def literal(self, value: int | float | bool, of: Type) -> None:
         dtype = of.dtype
@@ -407,13 +408,13 @@ class _Verifier:
         if e.name in SHUFFLES:
             self.check(bool(self.threads), "a shuffle needs thread loops")
             fits = len(types) == 2 and types[0] is e.type and types[1] is INDEX
-            self.check(fits, f"a shuffle takes a value and an index: {show(e)}")
+            self.check(fits, "a shuffle takes a value and an index", e)
         elif e.name in MASK_CALLS:
             fits = len(types) == 1 and types[0] is BOOL.with_lanes(types[0].lanes) and e.type is BOOL
-            self.check(fits, f"{e.name} takes a vector of bools and gives one: {show(e)}")
+            self.check(fits, f"{e.name} takes a vector of bools and gives one", e)
         else:
             fits = bool(types) and all(t is e.type for t in types) and e.type.dtype.is_float
-            self.check(fits, f"a function takes and gives floats of one type: {show(e)}")
+            self.check(fits, "a function takes and gives floats of one type", e)
 
     def varies(self, e: Expr) -> bool:
         """Say whether `e` may differ between the threads of a block."""
