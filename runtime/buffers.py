@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jitflow.dtypes import DType
-from jitflow.errors import ClosedError, FeedError, FeedTypeError, OutOfMemoryError, at_site
+from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, OutOfMemoryError, at_site
 from runtime.abi import ArenaSlot, ArraySpec, OutputSpec, ProgramSignature, Slot
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -255,7 +255,19 @@ def _in_place(array: Array, dtype: DType) -> Array:
     flags = array.flags
     if flags.c_contiguous and flags.aligned and array.dtype.isnative:
         return array
-    return np.array(array, dtype=dtype.np, order="C", copy=True)
+    try:
+        return np.array(array, dtype=numpy_dtype(dtype), order="C", copy=True)
+    except MemoryError:
+        raise OutOfMemoryError(
+            f"no memory for {array.size * array.itemsize} bytes of a contiguous copy of an input of shape {array.shape}"
+        ) from None
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return the numpy dtype of arrays of `dtype`."""
+    if dtype.np is None:
+        raise DTypeError(f"numpy has no arrays of {dtype.name}")
+    return dtype.np
 
 
 def _from_foreign(value: object, spec: ArraySpec) -> Array:
@@ -295,7 +307,7 @@ def _from_python(value: object, spec: ArraySpec, signature: ProgramSignature) ->
             raise FeedError(at_site(message, spec.site))
     try:
         with np.errstate(over="ignore"):
-            array = np.array(value, dtype=dtype.np)
+            array = np.array(value, dtype=numpy_dtype(dtype))
     except OverflowError as error:
         raise _out_of_range(value, spec) from error
     except ValueError:
@@ -337,9 +349,8 @@ def _same_specials(value: object, array: Array) -> bool:
 
 
 def _check_dtype(array: Array, spec: ArraySpec, signature: ProgramSignature) -> None:
-    expected = spec.dtype.np
-    given = array.dtype
-    if given == expected or (expected is not None and given.kind == expected.kind and given.newbyteorder() == expected):
+    expected, given = numpy_dtype(spec.dtype), array.dtype
+    if given == expected or (given.kind == expected.kind and given.newbyteorder("=") == expected):
         return
     raise FeedError(
         at_site(
@@ -400,7 +411,7 @@ def check_out(array: object, spec: OutputSpec, shape: tuple[int, ...]) -> Array:
     """
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise FeedTypeError(f"out for {spec.name!r} must be a numpy array, not {_a(type(array))}")
-    if array.dtype != spec.dtype.np or array.shape != shape:
+    if array.dtype != numpy_dtype(spec.dtype) or array.shape != shape:
         raise FeedError(
             f"out for {spec.name!r} must be {spec.dtype.name} of shape {shape}, "
             f"got {array.dtype} of shape {array.shape}"

@@ -37,7 +37,16 @@ from jitflow.errors import (
 )
 from runtime import abi
 from runtime.abi import EntryContext, OutputSpec, ProgramSignature, ProgramState, Slot
-from runtime.buffers import ArenaPool, Array, canonicalize, check_out, check_outs_apart, is_plain, part_overlaps
+from runtime.buffers import (
+    ArenaPool,
+    Array,
+    canonicalize,
+    check_out,
+    check_outs_apart,
+    is_plain,
+    numpy_dtype,
+    part_overlaps,
+)
 from runtime.cpu import LoadedCode
 
 Entry: TypeAlias = Callable[..., Any]
@@ -265,7 +274,7 @@ def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignatur
 
 def _make_output(spec: OutputSpec, shape: tuple[int, ...]) -> Array:
     try:
-        return np.empty(shape, spec.dtype.np)
+        return np.empty(shape, numpy_dtype(spec.dtype))
     except (MemoryError, ValueError):
         nbytes = math.prod(shape) * spec.dtype.itemsize
         raise OutOfMemoryError(f"output {spec.name!r} of shape {shape} needs {nbytes} bytes") from None

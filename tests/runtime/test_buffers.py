@@ -11,6 +11,7 @@ import pytest
 
 from jitflow.dtypes import (
     DType,
+    bfloat16,
     bool_,
     float16,
     float32,
@@ -24,7 +25,7 @@ from jitflow.dtypes import (
     uint32,
     uint64,
 )
-from jitflow.errors import ClosedError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
+from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.buffers import (
     ArenaPool,
@@ -127,6 +128,7 @@ def test_trim_frees_what_is_not_leased() -> None:
         assert address is not None
 
 
+# F47
 def test_too_large_an_arena_is_a_memory_error_with_the_bytes() -> None:
     pool = ArenaPool()
     for nbytes in (1 << 55, 1 << 62):
@@ -208,6 +210,7 @@ def test_a_plain_array_is_taken_as_it_is(dtype: DType) -> None:
     assert canonical(x, dtype, 2, 3) is x
 
 
+# F24, F25, F26
 @pytest.mark.parametrize(
     "x",
     [
@@ -258,6 +261,7 @@ def test_an_array_of_another_dtype_is_refused(given: Any) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+# F23
 def test_dtypes_of_equal_size_are_never_reinterpreted() -> None:
     for given, dtype in [("i4", float32), ("u4", int32), ("u1", bool_), ("f4", int32), ("f2", int16), ("S4", float32)]:
         with pytest.raises(FeedError, match="convert it explicitly"):
@@ -279,6 +283,7 @@ def test_numpy_scalars_keep_their_dtype() -> None:
         canonical(np.bool_(True), int64)
 
 
+# F21
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(FeedError) as caught:
         canonical(np.zeros((2, 4), np.float32), float32, 2, 3)
@@ -377,6 +382,7 @@ class Named:
         return "named"
 
 
+# F30
 @pytest.mark.parametrize("value", [None, "1.0", b"1.0", {}, {1, 2}, Named(), object, 1j, iter([1.0])])
 def test_what_is_no_array_is_refused(value: object) -> None:
     with pytest.raises(FeedTypeError, match=r"^input 'x' takes an array of float32, not an object of type ") as caught:
@@ -388,6 +394,7 @@ def test_what_is_no_array_is_refused(value: object) -> None:
         canonical([1.0, value], float32, 2)
 
 
+# F30
 def test_ragged_and_too_deep_lists_are_refused() -> None:
     with pytest.raises(FeedTypeError, match="its rows differ in length"):
         canonical([[1.0, 2.0], [3.0]], float32, 2, 2)
@@ -403,6 +410,7 @@ def test_ragged_and_too_deep_lists_are_refused() -> None:
         canonical(endless, float32, 1)
 
 
+# F30
 def test_masked_arrays_are_refused() -> None:
     masked = np.ma.array([1.0, 2.0], mask=[True, False])
     with pytest.raises(FeedTypeError, match="fill or drop the masked elements"):
@@ -433,6 +441,7 @@ def test_objects_with_array_convert_without_changing_dtype() -> None:
         canonical(Converts(np.ma.array([1.0])), float64, 1)
 
 
+# F31
 def test_errors_in_array_are_passed_on() -> None:
     with pytest.raises(KeyError, match="no data"):
         canonical(Converts(KeyError("no data")), float32, 1)
@@ -444,6 +453,7 @@ class Forged:
     __array_interface__ = {"shape": (4,), "typestr": "<f4", "data": (8, False), "version": 3}  # noqa: RUF012
 
 
+# F32
 def test_forged_addresses_are_never_read() -> None:
     with pytest.raises(FeedTypeError, match=r"test_buffers.Forged"):
         canonical(Forged(), float32, 4)
@@ -464,6 +474,22 @@ def test_buffers_are_read_with_their_own_dtype() -> None:
         canonical(stdlib_array.array("d", [1, 2]), float32, 2)
 
 
+def test_a_copy_that_does_not_fit_is_a_memory_error_with_the_bytes() -> None:
+    spec = ArraySpec("x", float32, (Slot(0),))
+    signature = ProgramSignature("measure", "run", (spec,), (), n_slots=1)
+    endless = np.broadcast_to(np.float32(1), (1 << 50,))
+    with pytest.raises(OutOfMemoryError, match=f"^no memory for {1 << 52} bytes of a contiguous copy of an input"):
+        canonicalize(endless, spec, signature)
+
+
+def test_dtypes_without_numpy_arrays_are_refused() -> None:
+    for value in (1.0, np.zeros((), np.float64), np.zeros((), np.uint16)):
+        with pytest.raises(DTypeError, match="numpy has no arrays of bfloat16"):
+            canonical(value, bfloat16)
+    with pytest.raises(DTypeError, match="numpy has no arrays of bfloat16"):
+        check_out(np.zeros(()), OutputSpec("y", bfloat16, 0), ())
+
+
 # -- arrays to write to
 
 OUT = OutputSpec("y", float32, 2)
@@ -480,6 +506,7 @@ def test_an_out_array_must_have_exactly_the_dtype_and_shape() -> None:
             check_out(no_array, OUT, (2, 3))
 
 
+# F27
 def test_an_out_array_must_be_writable() -> None:
     frozen = np.empty((2, 3), np.float32)
     frozen.setflags(write=False)
@@ -487,6 +514,7 @@ def test_an_out_array_must_be_writable() -> None:
         check_out(frozen, OUT, (2, 3))
 
 
+# F29
 def test_an_out_array_may_have_strides_but_not_meet_itself() -> None:
     base = np.empty((8, 8), np.float32)
     for good in (base[:2, :3], base[::4, ::3], base[:3, :2].T, base[1::-1, 2::-1]):
@@ -499,6 +527,7 @@ def test_an_out_array_may_have_strides_but_not_meet_itself() -> None:
     assert check_out(lone, OUT, (1, 1)) is lone
 
 
+# F29
 def test_out_arrays_must_lie_apart() -> None:
     base = np.empty((4, 6), np.float32)
     check_outs_apart([base[:, ::2], base[:, 1::2]], (OUT, OUT))
@@ -508,6 +537,7 @@ def test_out_arrays_must_lie_apart() -> None:
             check_outs_apart([a, b], (OUT, OutputSpec("z", float32, 2)))
 
 
+# F28
 def test_inputs_in_the_way_of_outputs_are_copied() -> None:
     base = np.arange(10.0)
     inputs = [base[:4], base[6:], np.arange(3.0)]

@@ -42,6 +42,7 @@ def run_in_threads(work: Callable[[int], None], count: int) -> None:
 
 
 # Work of 20 µs: the GIL is free during the run, so that runs really overlap.
+# F52
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "portable"])
 @pytest.mark.parametrize("work", [0, 20_000], ids=["short", "long"])
 @pytest.mark.parametrize("arena", [0, 5000], ids=["no arena", "arena"])
@@ -103,6 +104,7 @@ def test_a_long_run_leaves_the_gil_to_others() -> None:
         other.join()
 
 
+# F52
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "portable"])
 def test_closing_waits_for_runs_and_then_refuses_them(native: bool) -> None:
     for _ in range(5):
@@ -136,6 +138,7 @@ def test_closing_inside_a_run_does_not_wait_for_itself() -> None:
         raise AssertionError("a closed program runs")
 
 
+# F51
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_child_forked_in_the_middle_of_runs_can_run_and_close() -> None:
     script = textwrap.dedent("""

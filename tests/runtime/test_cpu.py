@@ -108,6 +108,7 @@ def test_damaged_objects_never_reach_llvm() -> None:
             load_object(bad)
 
 
+# F55
 def test_forbidden_executable_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden() -> None:
         raise OSError(13, "Permission denied")
@@ -132,6 +133,7 @@ def test_code_pages_are_never_writable_and_executable_at_once() -> None:
     raise AssertionError("the code lies in no page")
 
 
+# F51
 def test_a_child_forked_while_others_compile_can_compile() -> None:
     script = textwrap.dedent("""
         import os, sys, threading, time, warnings

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import math
+import random
 import sys
 import tracemalloc
 import weakref
@@ -90,6 +92,7 @@ def test_a_fresh_result_is_right_writable_and_new(make: Make) -> None:
     assert not np.shares_memory(first, a)
 
 
+# F15
 def test_sizes_may_change_from_call_to_call(make: Make) -> None:
     f = make(add(), ARRAY)
     for n in (0, 1, 7, 1000, 3):
@@ -123,6 +126,7 @@ def test_one_output_may_come_in_a_list(make: Make) -> None:
         np.testing.assert_array_equal(out[0], [2, 2, 2])
 
 
+# F10
 def test_no_output_gives_an_empty_container(make: Make) -> None:
     assert make(nothing_in(0), LIST)() == []
     assert make(nothing_in(0), TUPLE)() == ()
@@ -134,6 +138,7 @@ def test_no_input_and_many_outputs(make: Make) -> None:
     assert [int(y) for y in make(nothing_in(12), LIST)()] == list(range(12))
 
 
+# F16
 def test_scalars_stay_arrays_of_no_axes(make: Make) -> None:
     constant = np.array([0.25])
     f = make(load(plus_const(), [constant]), ARRAY)
@@ -167,6 +172,7 @@ def test_every_dtype_passes_through(make: Make, falls_back: list[Any], dtype: DT
 # -- what counts as a usual call
 
 
+# F27: read-only inputs are usual
 def test_usual_calls_never_leave_the_compiled_entry(falls_back: list[Any]) -> None:
     a, out = np.ones(8, F32), np.empty(8, F32)
     frozen = a.copy()
@@ -226,6 +232,7 @@ class Sub(np.ndarray[Any, Any]):
     """A subclass without meaning."""
 
 
+# F24, F25, F26, F30
 @pytest.mark.parametrize(
     "odd",
     [
@@ -255,6 +262,7 @@ def test_odd_feeds_give_the_same_result(make: Make, odd: Any, falls_back: list[A
         assert type(result) is np.ndarray
 
 
+# F24
 def test_zero_strides_are_read_right(make: Make) -> None:
     f = make(add(), ARRAY)
     same = np.broadcast_to(np.array(3, F32), (5,))
@@ -271,6 +279,7 @@ def test_a_descriptor_with_metadata_is_the_same_dtype(make: Make) -> None:
 # -- refused feeds
 
 
+# F23
 def test_a_wrong_dtype_is_refused(make: Make) -> None:
     f = make(add(), ARRAY)
     with pytest.raises(FeedError) as caught:
@@ -281,6 +290,7 @@ def test_a_wrong_dtype_is_refused(make: Make) -> None:
     )
 
 
+# F21
 def test_sizes_that_contradict_each_other_are_refused(make: Make) -> None:
     f = make(add(), ARRAY)
     with pytest.raises(FeedError) as caught:
@@ -299,6 +309,7 @@ def test_a_constant_size_must_be_met(make: Make) -> None:
         make(copy(float32, 2, 3))(np.zeros(6, F32))
 
 
+# F21
 def test_a_failed_guard_is_explained_with_the_shapes(make: Make) -> None:
     f = make(outer())
     out = [np.full((3, 5), 7.0), np.full((5, 3), 7.0)]
@@ -309,6 +320,7 @@ def test_a_failed_guard_is_explained_with_the_shapes(make: Make) -> None:
     assert all((y == 7).all() for y in out)
 
 
+# F30
 def test_what_is_no_array_is_refused(make: Make) -> None:
     f = make(add(), ARRAY)
     for bad in (None, "ab", object(), np.ma.zeros(3, F32)):
@@ -316,6 +328,7 @@ def test_what_is_no_array_is_refused(make: Make) -> None:
             f(np.zeros(3, F32), bad)
 
 
+# F31
 def test_errors_raised_by_a_feed_are_passed_on_and_leave_nothing_behind(make: Make) -> None:
     class Fails:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -327,6 +340,7 @@ def test_errors_raised_by_a_feed_are_passed_on_and_leave_nothing_behind(make: Ma
     np.testing.assert_array_equal(f([1.0], [2.0]), [3.0])
 
 
+# F22
 def test_wrong_arity_is_a_type_error(make: Make) -> None:
     f = make(add(), ARRAY)
     a = np.zeros(3, F32)
@@ -398,6 +412,7 @@ def test_out_of_another_structure_is_refused(make: Make) -> None:
         make(add(), ARRAY)([1.0], [1.0], out=[np.empty(1, F32)])
 
 
+# F27, F29
 def test_out_must_fit_exactly(make: Make) -> None:
     f = make(add(), ARRAY)
     a = np.ones(4, F32)
@@ -426,6 +441,7 @@ def test_out_may_have_any_layout(make: Make) -> None:
         np.testing.assert_array_equal(np.asarray(out), [0, 2, 4, 6])
 
 
+# F28
 def test_out_that_overlaps_an_input_works_as_if_it_was_copied(make: Make) -> None:
     f = make(add(), ARRAY)
     a = np.arange(6, dtype=F32)
@@ -442,6 +458,7 @@ def test_out_that_overlaps_an_input_works_as_if_it_was_copied(make: Make) -> Non
     np.testing.assert_array_equal(base, [10, 8, 6, 4, 2, 0])
 
 
+# F29
 def test_outputs_that_overlap_each_other_are_refused(make: Make) -> None:
     f = make(outer(), LIST)
     base = np.full(12, 3.0)
@@ -454,9 +471,62 @@ def test_outputs_that_overlap_each_other_are_refused(make: Make) -> None:
     f(x, y, out=[wide[:2], wide[2:].reshape(4, 2)])
 
 
+def random_feed(rng: random.Random, n: int) -> Any:
+    """Return something to feed for n float32: mostly fine, in any layout, and now and then not."""
+    x = np.array([rng.choice([-0.0, 1.5, math.inf, math.nan, 1e-45]) for _ in range(2 * n + 2)], F32)
+    return rng.choice(
+        [
+            x[:n],
+            x[:n],
+            x[1 : n + 1],
+            x[: 2 * n : 2],
+            x[:n][::-1],
+            x[:n].astype(">f4"),
+            x[:n].tolist(),
+            x[:n].view(Sub),
+            np.broadcast_to(x[0], (n,)),
+            np.frombuffer(b"1" + x.tobytes()[: 4 * n], np.uint8)[1:].view(F32),
+            x[: n + 1],
+            x[:n].astype(np.float64),
+            x[:n].reshape(n, 1),
+            None,
+            rng.choice(["x", 1.0, [[1.0]], {}, np.ma.array(x[:n])]),
+        ]
+    )
+
+
+def test_both_entries_do_the_same_whatever_they_are_given() -> None:
+    rng = random.Random(7)
+    program, pool = load(add()), ArenaPool()
+    entries = [entry_of(program, LIST, native=native, arena=pool) for native in (True, False)]
+    outs: list[Callable[[int], Any]] = [
+        lambda n: None,
+        lambda n: None,
+        lambda n: [np.zeros(n, F32)],
+        lambda n: [np.zeros(2 * n, F32)[::2]],
+        lambda n: [np.zeros(n)],
+        lambda n: [np.zeros(n, F32), np.zeros(n, F32)],
+    ]
+    succeeded = 0
+    for case in range(600):
+        n, make_out = rng.choice([0, 1, 2, 17]), rng.choice(outs)
+        args = [random_feed(rng, n) for _ in range(rng.choice([2] * 9 + [1, 3]))]
+        outcomes: list[Any] = []
+        for f in entries:
+            out = make_out(n)
+            try:
+                outcomes.append(f(*args, out=out)[0].tobytes())
+                succeeded += 1
+            except (TypeError, ValueError) as error:
+                outcomes.append((type(error), str(error)))
+        assert outcomes[0] == outcomes[1], (case, args)
+    assert 200 < succeeded < 900
+
+
 # -- failures at run time
 
 
+# F43
 def test_a_bad_index_names_its_first_position(make: Make) -> None:
     f = make(take(), ARRAY)
     x = np.arange(4, dtype=F32)
@@ -482,6 +552,7 @@ def test_a_fallible_program_writes_out_when_it_succeeds(make: Make, falls_back: 
     assert isinstance(f, PortableEntry) or not falls_back
 
 
+# F46
 def test_memory_that_cannot_be_had_is_reported_before_anything_runs(make: Make) -> None:
     a = np.zeros(2, F32)
     with pytest.raises(OutOfMemoryError, match=f"^no memory for {1 << 60} bytes of intermediate results$") as caught:
