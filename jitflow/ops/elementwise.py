@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, float_of, int32, int64
-from jitflow.errors import DTypeError, ShapeError
+from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Binary, Expr, Unary, call, const, eq, select
 from jitflow.graph import (
     Index,
@@ -52,7 +52,11 @@ def define_elementwise(
     results where it is not that of its inputs. IEEE operations are `exact`: numpy and compiled code round alike.
     """
 
+    arity = rule.__code__.co_argcount
+
     def infer(*types: TensorType) -> TensorType:
+        if len(types) != arity:
+            raise GraphError(f"{name} takes {arity} inputs, got {len(types)}")
         dtype = types[0].dtype
         for t in types[1:]:
             if t.dtype is not dtype:

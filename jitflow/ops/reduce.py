@@ -155,7 +155,7 @@ def prod(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool 
 
 
 def _check_not_empty(what: str, x: TensorType, axes: Axes) -> None:
-    if any(x.shape[a] == 0 for a in axes):
+    if 0 in [x.shape[a] for a in axes]:
         raise ShapeError(f"{what} of no elements: shape {shape_text(x.shape)} over axes {axes}")
 
 

@@ -1,0 +1,229 @@
+"""Feeds and fetches as users give them into arrays by node, values of symbolic dims, and the nodes to compute.
+
+All checks of what is fed are here, and all are made before anything is computed: names, dtypes, shapes, dims that must
+agree, guards that inference left open.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jitflow.dtypes import DType
+from jitflow.errors import DTypeError, FeedError, GraphError, at_site
+from jitflow.expr import Var
+from jitflow.graph import Node, name_nodes, toposort
+from jitflow.simplify import evaluate_index, free_vars, split_linear
+from jitflow.types import Dim, dim_text, shape_text
+
+Array = np.ndarray[Any, Any]
+
+
+class Binding(NamedTuple):
+    """What a run needs: arrays of fed nodes, the values of all dims, and the nodes in the order of computation."""
+
+    arrays: dict[Node, Array]
+    dims: dict[Var, int]
+    order: list[Node]
+
+
+def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
+    """Return the arrays that `feeds` (by tensor or name) give to the graph below `fetches`, checked.
+
+    Raises FeedError for a feed that is missing, unknown, not needed, given twice, or of another dtype or shape; and
+    for dims that do not fit together. Raises DTypeError (a TypeError) for what is no array of numbers at all.
+    """
+    everything = toposort(fetches)
+    names = name_nodes(everything)
+    given = _resolve(feeds, everything, names)
+    order = toposort(fetches, stop=set(given))
+    needed = set(order)
+    for node in given:
+        if node not in needed:
+            raise FeedError(f"feed {names[node]!r} is not needed for what is fetched")
+    for node in order:
+        if node.op.name == "placeholder" and node not in given:
+            raise FeedError(at_site(f"placeholder {names[node]!r} ({node.type}) is not fed", node.site))
+    arrays = {node: as_feed(value, node, names[node]) for node, value in given.items()}
+    dims = bind_dims(arrays, names)
+    _check_dims_are_known(order, dims)
+    check_guards(order, dims, skip=arrays)
+    return Binding(arrays, dims, order)
+
+
+def _resolve(feeds: Mapping[Any, Any], everything: Sequence[Node], names: Mapping[Node, str]) -> dict[Node, Any]:
+    """Return the feeds by node."""
+    by_name = {name: node for node, name in names.items()}
+    given: dict[Node, Any] = {}
+    for key, value in feeds.items():
+        if isinstance(key, str):
+            node = by_name.get(key)
+            if node is None:
+                close = difflib.get_close_matches(key, by_name, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise FeedError(f"there is no node {key!r} to feed{hint}")
+        else:
+            node = key if isinstance(key, Node) else getattr(key, "node", None)
+            if not isinstance(node, Node):
+                raise FeedError(f"a feed is given by tensor or by name, not by {type(key).__name__}")
+            if node not in names:
+                raise FeedError(at_site(f"feed {node!r} is not needed for what is fetched", node.site))
+        if node in given:
+            raise FeedError(f"{names[node]!r} is fed twice")
+        given[node] = value
+    return given
+
+
+def as_feed(value: Any, node: Node, name: str) -> Array:
+    """Return `value` as the array it stands for; it must have the dtype and rank of `node` and its literal dims.
+
+    Arrays keep their dtype, which must be the declared one; Python numbers and lists of them take it, if nothing is
+    lost but precision.
+    """
+    dtype = node.dtype
+    assert dtype.np is not None
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"feed {name!r}: masked arrays are not supported; fill them first")
+    if value is None:
+        raise DTypeError(f"feed {name!r}: None is no array")
+    if isinstance(value, (bool, int, float, list, tuple)) and not isinstance(value, np.generic):
+        array = _from_python(value, dtype, name)
+    else:
+        array = np.asarray(value)
+        if array.dtype != dtype.np:
+            native = array.dtype.newbyteorder("=")
+            if native != dtype.np or array.dtype.kind == "O":
+                if array.dtype.kind not in "biuf":
+                    raise DTypeError(f"feed {name!r}: expected an array of {dtype}, got {type(value).__name__}")
+                hint = f"; convert it with astype({dtype.name!r})"
+                raise FeedError(f"feed {name!r}: expected dtype {dtype}, got {array.dtype}{hint}")
+            array = array.astype(native)
+    shape = node.shape
+    expected = f"feed {name!r}: expected shape {shape_text(shape)}, got {shape_text(array.shape)}"
+    if array.ndim != len(shape):
+        raise FeedError(expected)
+    for want, got in zip(shape, array.shape, strict=True):
+        if isinstance(want, int) and want != got:
+            raise FeedError(expected)
+    return array
+
+
+_ORDER = "bif"
+
+
+def _from_python(value: Any, dtype: DType, name: str) -> Array:
+    """Return a Python number or nested list as an array of `dtype`: bool fits integers, and both fit floats."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise DTypeError(f"feed {name!r}: {error}") from None
+    if array.size == 0:
+        return np.zeros(array.shape, dtype.np)
+    kind = "i" if array.dtype.kind == "u" else array.dtype.kind
+    if kind not in _ORDER:
+        raise DTypeError(f"feed {name!r}: expected numbers of {dtype}, got {array.dtype}")
+    if _ORDER.index(kind) > _ORDER.index(dtype.kind.replace("u", "i")):
+        raise FeedError(f"feed {name!r}: expected dtype {dtype}, got Python numbers of kind {array.dtype}")
+    if dtype.is_integer and not (dtype.min <= int(array.min()) and int(array.max()) <= dtype.max):
+        raise FeedError(f"feed {name!r}: a number is out of bounds for {dtype}")
+    with np.errstate(all="ignore"):
+        return np.asarray(array.astype(dtype.np))
+
+
+# ---- dims
+
+
+def bind_dims(arrays: Mapping[Node, Array], names: Mapping[Node, str]) -> dict[Var, int]:
+    """Return the values of the dims in the types of fed nodes. FeedError where two feeds disagree."""
+    dims: dict[Var, int] = {}
+    origin: dict[Var, str] = {}
+    later: list[tuple[Dim, int, str]] = []
+    for node, array in arrays.items():
+        for axis, (d, size) in enumerate(zip(node.shape, array.shape, strict=True)):
+            place = f"axis {axis} of {names[node]!r}"
+            if not isinstance(d, Var):
+                later.append((d, size, place))
+            elif dims.setdefault(d, size) != size:
+                raise FeedError(f"dim {d.name} is {dims[d]} by {origin[d]} but {size} by {place}")
+            else:
+                origin.setdefault(d, place)
+    for _ in range(len(later)):
+        later = [item for item in later if not _solve(*item, dims)]
+    return dims
+
+
+def _solve(d: Dim, size: int, place: str, dims: dict[Var, int]) -> bool:
+    """Check that `d` is `size`, or find the value of the one dim in it that is unknown. False if that must wait."""
+    unknown = free_vars(d) - dims.keys()
+    if not unknown:
+        value = evaluate_index(d, dims)
+        if value != size:
+            raise FeedError(f"{dim_text(d)} is {value} by other feeds, but {place} has size {size}")
+        return True
+    if len(unknown) > 1:
+        return False
+    (var,) = unknown
+    split = split_linear(d, var)
+    if split is None:
+        return False
+    stride, rest = (evaluate_index(e, dims) for e in split)
+    value, left = divmod(size - rest, stride) if stride else (0, 1)
+    if left or value < 0:
+        raise FeedError(f"{place} has size {size}, which {dim_text(d)} cannot be")
+    dims[var] = value
+    return True
+
+
+def _check_dims_are_known(order: Sequence[Node], dims: Mapping[Var, int]) -> None:
+    known = set(dims)
+    for node in order:
+        for d in node.shape:
+            for var in free_vars(d) - known:
+                raise FeedError(at_site(f"dim {var.name} of {node!r} is set by no feed", node.site))
+
+
+def check_guards(order: Sequence[Node], dims: Mapping[Var, int], skip: Mapping[Node, Any]) -> None:
+    """Check the equalities of dims that inference of the nodes of `order` left open, but not of those in `skip`."""
+    for node in order:
+        if node in skip:
+            continue
+        for left, right, why in node.guards:
+            a, b = evaluate_index(left, dims), evaluate_index(right, dims)
+            if a != b:
+                raise FeedError(at_site(f"{why}: {dim_text(left)} is {a}, {dim_text(right)} is {b}", node.site))
+
+
+# ---- fetches
+
+
+def flatten_fetches(fetches: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """Return the leaves of `fetches` (lists, tuples and dicts of them) and a function that puts values in their places.
+
+    A leaf is whatever is no list, tuple or dict.
+    """
+    leaves: list[Any] = []
+
+    def rebuild_later(x: Any) -> Callable[[Sequence[Any]], Any]:
+        if isinstance(x, dict):
+            parts = {k: rebuild_later(v) for k, v in x.items()}
+            return lambda values: {k: part(values) for k, part in parts.items()}
+        if isinstance(x, (list, tuple)):
+            items = [rebuild_later(v) for v in x]
+            make = tuple if isinstance(x, tuple) else list
+            return lambda values: make(item(values) for item in items)
+        place = len(leaves)
+        leaves.append(x)
+        return lambda values: values[place]
+
+    return leaves, rebuild_later(fetches)
+
+
+def fetched_node(x: Any) -> Node:
+    """Return the node of a tensor that is fetched; GraphError for anything else."""
+    node = x if isinstance(x, Node) else getattr(x, "node", None)
+    if not isinstance(node, Node):
+        raise GraphError(f"only tensors can be fetched, not {type(x).__name__}")
+    return node

@@ -1,0 +1,296 @@
+"""Element rules into values, index by index, with numpy scalars: the meaning of `jitflow.expr` written a second time.
+
+A rule is called once with variables as subscripts, as lowering calls it. Arms of ``Select`` are evaluated only where
+they are taken and every load is checked, so a read outside an input fails the test.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from jitflow.errors import IndexRangeError
+from jitflow.expr import (
+    INDEX,
+    Binary,
+    Buffer,
+    Call,
+    Cast,
+    Compare,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Select,
+    Unary,
+    Var,
+)
+from jitflow.graph import Index, OpDef
+from jitflow.simplify import evaluate_index
+from jitflow.types import TensorType
+
+
+class ArrayReader:
+    """An input of an element rule: reading it builds a Load of a buffer that stands for the array."""
+
+    def __init__(self, type: TensorType, array: np.ndarray) -> None:
+        self.type, self.array = type, array
+        self.buffer = Buffer("x", type.dtype, type.shape)
+
+    def __call__(self, *subscripts: Expr) -> Expr:
+        assert len(subscripts) == self.type.rank
+        assert all(s.type is INDEX for s in subscripts)
+        return Load(self.buffer, subscripts)
+
+
+def evaluate_element(op: OpDef, types, arrays, attrs, out: TensorType, dims=None) -> np.ndarray:
+    """Return what the element rule of `op` gives at every index of its result."""
+    dims = dims or {}
+    readers = [ArrayReader(t, a) for t, a in zip(types, arrays, strict=True)]
+    subscripts = [Var(f"i{k}", floor=0) for k in range(out.rank)]
+    rule = op.element(Index(subscripts, out), *readers, **attrs)
+    assert rule.type.dtype is out.dtype and rule.type.lanes == 1, f"the rule gives {rule.type}, not {out.dtype}"
+    memory = {r.buffer: r.array for r in readers}
+    shape = tuple(evaluate_index(d, dims) for d in out.shape)
+    result = np.zeros(shape, out.dtype.np)
+    with np.errstate(all="ignore"):
+        for place in np.ndindex(shape):
+            env = dict(dims) | dict(zip(subscripts, place, strict=True))
+            result[place] = value_of(rule, env, memory)
+    return result
+
+
+def _scalar(value, dtype):
+    return int(value) if dtype.np is None else dtype.np.type(value)
+
+
+def value_of(e: Expr, env, memory):
+    """Return the value of `e`: a Python int for an index, else a numpy scalar."""
+
+    def v(x):
+        return value_of(x, env, memory)
+
+    dtype = e.type.dtype
+    match e:
+        case Const(value):
+            return _scalar(value, dtype)
+        case Var():
+            return env[e]
+        case Load(buffer, index):
+            array, place = memory[buffer], tuple(v(i) for i in index)
+            assert all(0 <= i < n for i, n in zip(place, array.shape, strict=True)), f"read of {place} in {array.shape}"
+            return array[place]
+        case Select(cond, a, b):
+            return v(a) if v(cond) else v(b)
+        case Compare(op, a, b):
+            x, y = v(a), v(b)
+            return np.bool_({"lt": x < y, "le": x <= y, "gt": x > y, "ge": x >= y, "eq": x == y, "ne": x != y}[op])
+        case Cast(a, to):
+            return convert(v(a), a.type.dtype, to)
+        case Unary(op, a):
+            return _unary(op, v(a), dtype)
+        case Binary(op, a, b):
+            return _binary(op, v(a), v(b), dtype)
+        case Call(name, args):
+            return _call(name, [v(a) for a in args], dtype)
+        case Reduce():
+            return _reduce(e, env, memory)
+        case _:
+            raise AssertionError(f"{type(e).__name__} has no place in an element rule")
+
+
+def convert(x, source, to):
+    """Return the number `x` in dtype `to`, by the rules of ``Cast``."""
+    if to.is_bool:
+        return np.bool_(x != 0)
+    if to.is_float:
+        # An integer is rounded once, not by way of float64.
+        return to.np.type(x)
+    if source.is_float:
+        if np.isnan(x):
+            return _scalar(0, to)
+        return _scalar(to.max if np.isposinf(x) else to.min if np.isneginf(x) else min(max(int(x), to.min), to.max), to)
+    return _wrap(int(x), to)
+
+
+def _wrap(x: int, dtype):
+    if dtype.np is None:
+        return x
+    x &= (1 << dtype.bits) - 1
+    return dtype.np.type(x - (1 << dtype.bits) if dtype.kind == "i" and x >> (dtype.bits - 1) else x)
+
+
+def _unary(op, x, dtype):
+    if dtype.is_float:
+        return {
+            "neg": lambda: -x,
+            "abs": lambda: dtype.np.type(math.copysign(x, 1.0)),
+            "sqrt": lambda: np.sqrt(x),
+            "floor": lambda: np.floor(x),
+            "ceil": lambda: np.ceil(x),
+            "trunc": lambda: np.trunc(x),
+            "round": lambda: np.rint(x),
+        }[op]()
+    if dtype.is_bool:
+        assert op == "not"
+        return np.bool_(not x)
+    return _wrap({"neg": -int(x), "abs": abs(int(x)), "not": ~int(x)}[op], dtype)
+
+
+def _binary(op, x, y, dtype):
+    if dtype.is_bool:
+        return np.bool_({"and": bool(x and y), "or": bool(x or y), "xor": bool(x) != bool(y)}[op])
+    if op in ("min", "max"):
+        # NaN if either is, of equal ones the first.
+        if x != x or y != y:
+            return x if x != x else y
+        first = x >= y if op == "max" else x <= y
+        return x if first else y
+    if dtype.is_float:
+        return {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}[op](x, y)
+    a, b = int(x), int(y)
+    shift = min(max(b, 0), 200)
+    assert op not in ("shl", "shr") or b >= 0
+    return _wrap(
+        {
+            "add": lambda: a + b,
+            "sub": lambda: a - b,
+            "mul": lambda: a * b,
+            "floordiv": lambda: a // b if b else 0,
+            "mod": lambda: a % b if b else 0,
+            "and": lambda: a & b,
+            "or": lambda: a | b,
+            "xor": lambda: a ^ b,
+            "shl": lambda: a << shift,
+            "shr": lambda: a >> shift,
+        }[op](),
+        dtype,
+    )
+
+
+def _power(x: float, y: float) -> float:
+    try:
+        return math.pow(x, y)
+    except OverflowError:
+        return -math.inf if x < 0 and y % 2 == 1 else math.inf
+    except ValueError:
+        # A zero to a negative power, or a negative number to a fraction.
+        if x != 0:
+            return math.nan
+        return math.copysign(math.inf, x) if y % 2 == 1 else math.inf
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
+_MATHS = {
+    "exp": _exp,
+    "log": _log,
+    "tanh": math.tanh,
+    "erf": math.erf,
+    "sin": lambda x: math.sin(x) if math.isfinite(x) else math.nan,
+    "cos": lambda x: math.cos(x) if math.isfinite(x) else math.nan,
+    "pow": _power,
+}
+
+
+def _call(name, args, dtype):
+    if name == "check_index":
+        raw, extent, _ = args
+        safe = raw + extent if raw < 0 else raw
+        if not 0 <= safe < extent:
+            raise IndexRangeError(f"index {raw} of {extent}")
+        return safe
+    x = args[0]
+    if name in ("floordiv", "floormod"):
+        return _floor_division(name, x, args[1])
+    if name == "pow" and dtype.is_integer:
+        return _integer_power(int(x), int(args[1]), dtype)
+    return dtype.np.type(_MATHS[name](*(float(a) for a in args)))
+
+
+def _integer_power(x: int, y: int, dtype):
+    if y < 0:
+        return dtype.np.type({1: 1, -1: -1 if y % 2 else 1}.get(x, 0))
+    return _wrap(pow(x, y, 1 << dtype.bits), dtype)
+
+
+def _floor_division(name, a, b):
+    """As the docstrings of `floor_divide` and `remainder` say."""
+    of = type(a)
+    r = np.fmod(a, b)
+    if b == 0 or r != r:
+        return of(a / b) if name == "floordiv" and b == 0 else of(np.nan) if name == "floormod" else of(a / b * 0 + r)
+    if r != 0 and (r < 0) != (b < 0):
+        r = of(r + b)
+        shifted = True
+    else:
+        shifted = False
+    if name == "floormod":
+        return r if r != 0 else of(math.copysign(0.0, b))
+    q = (a - np.fmod(a, b)) / b - (1 if shifted else 0)
+    if q == 0:
+        return of(math.copysign(0.0, a / b))
+    floor = np.floor(q)
+    return of(floor + 1 if q - floor > 0.5 else floor)
+
+
+def _fma(a, b, c):
+    of = type(c)
+    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+        return of(a * b + c)
+    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+    if exact == 0:
+        return of(a * b + c)
+    try:
+        return of(float(exact))
+    except OverflowError:
+        return of(math.copysign(math.inf, exact))
+
+
+def _reduce(e: Reduce, env, memory):
+    extents = [value_of(x, env, memory) for x in e.extents]
+    dtype = e.body.type.dtype
+    lanes = e.lanes
+    assert lanes & (lanes - 1) == 0
+    if e.op in ("argmin", "argmax"):
+        best, at = None, -1
+        for position, place in enumerate(np.ndindex(*extents)):
+            x = value_of(e.body, env | dict(zip(e.vars, place, strict=True)), memory)
+            if best is None or (best == best and (x != x or (x < best if e.op == "argmin" else x > best))):
+                best, at = x, position
+        return np.int64(at)
+    identity = {
+        "add": 0,
+        "mul": 1,
+        "and": True,
+        "or": False,
+        "max": -np.inf if dtype.is_float else None,
+        "min": np.inf if dtype.is_float else None,
+    }[e.op]
+    if identity is None:
+        identity = dtype.min if e.op == "max" else dtype.max
+    accumulators = [dtype.np.type(identity)] * lanes
+    for place in np.ndindex(*extents):
+        inner = env | dict(zip(e.vars, place, strict=True))
+        k = place[-1] % lanes
+        if e.contract and dtype.is_float:
+            assert isinstance(e.body, Binary) and e.body.op == "mul" and lanes == 1
+            a, b = value_of(e.body.a, inner, memory), value_of(e.body.b, inner, memory)
+            accumulators[k] = _fma(a, b, accumulators[k])
+        else:
+            accumulators[k] = _binary(e.op, accumulators[k], value_of(e.body, inner, memory), dtype)
+    while len(accumulators) > 1:
+        half = len(accumulators) // 2
+        accumulators = [_binary(e.op, a, b, dtype) for a, b in zip(accumulators[:half], accumulators[half:], strict=True)]
+    return accumulators[0]
