@@ -41,6 +41,7 @@ from jitflow.expr import (
 )
 from jitflow.record import walk
 from lowering import exact, vecmath
+from lowering.checked_memory import Clock, Memory, allocate
 from lowering.exact import np_dtype
 from lowering.loop_ir import (
     Alloc,
@@ -411,11 +412,19 @@ class _Translator:
         return f"{self.constant(_function(e.name, e.of))}({', '.join(args)})"
 
 
+class _OwnMemory:
+    """Stands for the running thread in a maths function: nobody else sees the buffers that it makes."""
+
+    def allocate(self, site: int, buffer: Buffer, shape: tuple[int, ...]) -> Memory:
+        return allocate(buffer.name, buffer.dtype, shape, Clock(False), 0)
+
+
 @functools.cache
 def _function(name: str, of: Type) -> Callable[..., Any]:
     """Return the vector-maths function `name` on values of type `of`."""
     f = vecmath.define(name, of)
     t = _Translator(name)
+    t.env["thread"] = _OwnMemory()
     t.put("", f"def run({', '.join(t.bind(p) for p in f.params)}):")
     t.body(f.body, "  ")
     t.put("  ", f"return {t.expr(f.result)}")

@@ -15,7 +15,7 @@ from functools import cache
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Expr, Type, Var
-from lowering.vecmath import exponential
+from lowering.vecmath import exponential, trigonometric
 from lowering.vecmath.builder import Builder, Function, emulate_fma
 
 __all__ = ["FUNCTIONS", "Function", "define", "emulate_fma"]
@@ -25,6 +25,8 @@ _UNARY: dict[str, Callable[[Builder, Var], Expr]] = {
     "log": exponential.log,
     "tanh": exponential.tanh,
     "erf": exponential.erf,
+    "sin": trigonometric.sin,
+    "cos": trigonometric.cos,
 }
 
 #: The names that `define` knows.

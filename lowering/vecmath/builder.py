@@ -7,13 +7,32 @@ for those where it does. Everything else is the arithmetic of `jitflow.expr`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jitflow.dtypes import float32, float64, int32, int64
 from jitflow.errors import CompilerBug
-from jitflow.expr import Bitcast, Call, Const, Expr, Fma, Scalar, Type, Unary, Var, cast, const, lift, select
+from jitflow.expr import (
+    Bitcast,
+    Buffer,
+    Call,
+    Const,
+    Expr,
+    Fma,
+    Load,
+    Ramp,
+    Scalar,
+    Type,
+    Unary,
+    Var,
+    cast,
+    const,
+    const_index,
+    lift,
+    select,
+)
 from jitflow.record import record
-from lowering.loop_ir import Body, Let, Stmt
+from lowering.loop_ir import Alloc, Body, If, Let, Stmt, Store
 
 
 @record
@@ -46,7 +65,7 @@ F64 = Format(53, 1023, 1.5 * 2.0**52, 2.0**-1022, (2.0 - 2.0**-52) * 2.0**1023)
 
 
 class Builder:
-    """Collects the ``Let``s of one function of type `of`, for a target with or without fused multiply-add."""
+    """Collects the statements of one function of type `of`, for a target with or without fused multiply-add."""
 
     def __init__(self, of: Type, *, fma: bool) -> None:
         if of.dtype not in (float32, float64):
@@ -61,6 +80,31 @@ class Builder:
         var = Var(name, value.type)
         self.body.append(Let(var, value))
         return var
+
+    def register(self, value: Expr, name: str) -> Buffer:
+        """Return memory for one value of the type of `value`, which it holds first; for what branches and loops set."""
+        buffer = Buffer(name, value.type.dtype, (value.type.lanes,), "register")
+        self.body.append(Alloc(buffer))
+        self.store(buffer, value)
+        return buffer
+
+    def store(self, register: Buffer, value: Expr) -> None:
+        """Set `register` to `value`."""
+        self.body.append(Store(register, (_whole(value.type.lanes),), value))
+
+    def load(self, register: Buffer, name: str) -> Var:
+        """Return a variable bound to the present value of `register`."""
+        lanes = register.shape[0]
+        assert isinstance(lanes, int)
+        return self.let(Load(register, (_whole(lanes),)), name)
+
+    @contextmanager
+    def when(self, cond: Expr) -> Iterator[None]:
+        """Run the statements collected inside only if scalar `cond` is true."""
+        outer, self.body = self.body, []
+        yield
+        outer.append(If(cond, tuple(self.body)))
+        self.body = outer
 
     def share(self, value: Expr) -> Expr:
         """Return `value`, bound to a variable unless it is one, or a literal."""
@@ -120,6 +164,10 @@ class Builder:
         """Return `magnitude`, which is not negative, with the sign of `sign`."""
         top = self.integer(-1 << (self.of.dtype.bits - 1))
         return self.from_bits(self.bits(magnitude) | (self.bits(sign) & top))
+
+
+def _whole(lanes: int) -> Expr:
+    return const_index(0) if lanes == 1 else Ramp(const_index(0), 1, lanes)
 
 
 def absolute(x: Expr) -> Expr:

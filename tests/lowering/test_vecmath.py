@@ -23,6 +23,8 @@ BOUNDS = {
     "log": (0.85, 0.85, 0.85, 0.95),
     "tanh": (1.0, 1.15, 1.05, 1.25),
     "erf": (1.0, 1.0, 1.1, 1.3),
+    "sin": (0.6, 0.95, 0.6, 1.0),
+    "cos": (0.6, 0.95, 0.6, 1.0),
 }
 UNARY = sorted(BOUNDS)
 DTYPES = (float32, float64)
@@ -79,6 +81,8 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {
     "log": [(0.0, -INF), (-0.0, -INF), (1.0, 0.0), (INF, INF), (-INF, NAN), (-1.0, NAN), (-1e-40, NAN), (-1e30, NAN)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (1e30, 1.0), (-30.0, -1.0), (-1e-40, -1e-40)],
     "erf": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (1e30, 1.0), (-30.0, -1.0)],
+    "sin": [(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN), (1e-40, 1e-40), (-1e-40, -1e-40)],
+    "cos": [(0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN), (1e-40, 1.0)],
 }
 
 
@@ -108,8 +112,27 @@ def test_exp_underflows_gradually_and_overflows_where_it_should(dtype: DType) ->
     assert np.isinf(apply("exp", np.nextafter(above, INF, dtype=edge.dtype))).all()
 
 
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_sin_and_cos_are_right_where_a_huge_argument_is_closest_to_a_multiple_of_half_pi(name: str) -> None:
+    # The f64 and f32 nearest to a multiple of pi/2, relative to their size (Muller, "Elementary Functions", 11.3).
+    points = [6381956970095103.0 * 2.0**797, 5.319372648326541e255, 1.7976931348623157e308, 2.0**20, 1e22, 2.0**1023]
+    x = np.array(points)
+    single = np.array([16367173.0 * 2.0**72, 3.4028234663852886e38, 2.0**40, 2.0**25, 1e10], np.float32)
+    for target in runnable():
+        assert errors(apply(name, x, target=target), exact(name, x)).max() <= 1.0
+        assert errors(apply(name, single, target=target), exact(name, single)).max() <= 0.6
+
+
+def test_one_huge_lane_does_not_disturb_its_neighbours() -> None:
+    x = np.linspace(-5.0, 5.0, 64)
+    mixed = np.where(np.arange(64) % 5 == 0, 1e38, x)
+    for dtype in (np.float32, np.float64):
+        got, alone = apply("sin", mixed.astype(dtype)), apply("sin", x.astype(dtype))
+        assert np.array_equal(got[mixed == x], alone[mixed == x])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["tanh", "erf"])
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
 def test_odd_functions_are_odd_to_the_bit(name: str, dtype: DType) -> None:
     x = _samples(name, dtype, 300)
     assert np.array_equal(apply(name, -x), -apply(name, x))
@@ -162,7 +185,7 @@ def test_a_definition_is_made_once() -> None:
 
 
 def test_unknown_functions_and_types_are_refused() -> None:
-    with pytest.raises(CompilerBug, match="no function is called 'gamma'; known are erf, exp, "):
+    with pytest.raises(CompilerBug, match="no function is called 'gamma'; known are cos, erf, exp, "):
         define("gamma", type_of(float32))
     with pytest.raises(CompilerBug, match="defined for f32 and f64, not for i32"):
         define("exp", type_of(int32))
