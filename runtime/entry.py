@@ -295,13 +295,15 @@ def _describe(signature: ProgramSignature) -> str:
 
 def make_entry(
     program: LoadedProgram,
-    structure: Structure,
+    structure: Structure | Literal["array", "list", "tuple"],
     *,
     arena: ArenaPool,
     name: str = "function",
     native: bool | None = None,
 ) -> Entry:
     """Return the callable for `program`: the compiled entry if possible (with `native`, or else CompileError)."""
+    if not isinstance(structure, Structure):
+        structure = Structure(structure)
     portable = PortableEntry(program, structure, arena, name)
     if native is False:
         return portable

@@ -762,6 +762,12 @@ def test_the_probe_refuses_other_interpreters(monkeypatch: pytest.MonkeyPatch) -
     assert entry.probe.__wrapped__() == "it needs the GIL"
 
 
+def test_structures_without_keys_may_be_named() -> None:
+    for name, kind in (("array", np.ndarray), ("list", list), ("tuple", tuple)):
+        f = make_entry(load(add()), name, arena=ArenaPool())  # type: ignore[arg-type]
+        assert type(f([1.0], [2.0])) is kind
+
+
 def test_structures_must_fit_the_outputs() -> None:
     with pytest.raises(CompilerBug, match="2 outputs do not fit"):
         entry_of(outer(), ARRAY, native=False)
