@@ -42,9 +42,10 @@ from jitflow.expr import (
 from jitflow.graph import Node
 from jitflow.record import walk
 from jitflow.simplify import free_vars, simplify_index
+from jitflow.types import element_count
 from lowering.fuse import COSTLY, Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, For, If, Kernel, Let, LoopKind, Stmt, Store, statements
-from lowering.trace import Checks, Element, Emitter, Subscripts, Values, substitute_all, trace
+from lowering.trace import Checks, Element, Emitter, Subscripts, Values, flat_index, substitute_all, trace
 
 #: Bytes across which a strip of serial reductions runs: four of the widest vectors, enough to hide an add's latency.
 STRIP_BYTES = 256
@@ -52,11 +53,24 @@ STRIP_BYTES = 256
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """The arguments of a kernel: a buffer for each leaf and each output, in order, and the status if it is fallible."""
+    """The arguments of a kernel: a buffer for each leaf and each output, in order, and the status if it is fallible.
+
+    An array whose subscripts would be quotients and remainders (a reshape lies between it and the loops) is taken as
+    one-dimensional: its row-major position is linear again.
+    """
 
     leaves: Mapping[Node, Buffer]
     outputs: Mapping[Node, Buffer]
     checks: Checks | None
+
+    def address(self, node: Node, at: Subscripts) -> Subscripts:
+        """Return where the element of `node` at subscripts `at` lies in its buffer."""
+        buffer = self.leaves.get(node) or self.outputs[node]
+        return at if len(buffer.shape) == len(at) else (flat_index(at, node.shape),)
+
+    def values(self, extents: Mapping[Var, Expr]) -> Values:
+        """Return what an Emitter needs to know about the kernel inside loops with `extents`."""
+        return Values(self.leaves, extents, self.checks, self.address)
 
     @property
     def params(self) -> tuple[Buffer, ...]:
@@ -67,15 +81,26 @@ class Signature:
 def signature_of(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
     """Return the arguments of the kernel of `group`; buffers are called as `names` calls their nodes."""
 
-    def buffer(node: Node) -> Buffer:
-        return Buffer(names[node], node.dtype, [as_index(d) for d in node.shape])
+    def buffer(node: Node, indices: Iterable[Subscripts | None]) -> Buffer:
+        shape = [as_index(d) for d in node.shape]
+        if any(i is not None and _divides(i) and not _divides((flat_index(i, node.shape, extents),)) for i in indices):
+            shape = [as_index(element_count(node.shape))]
+        return Buffer(names[node], node.dtype, shape)
+
+    extents = group.extents
 
     fallible = [n for n in group.members if n.op.fallible]
     checks = None
     if fallible:
         status = Buffer("status", int64, (const_index(len(fallible)),))
         checks = Checks(status, {n: slot for slot, n in enumerate(fallible)})
-    return Signature({n: buffer(n) for n in group.leaves}, {n: buffer(n) for n, _ in group.outputs}, checks)
+    leaves = {n: buffer(n, group.wanted[n]) for n in group.leaves}
+    return Signature(leaves, {n: buffer(n, [at]) for n, at in group.outputs}, checks)
+
+
+def _divides(index: Subscripts) -> bool:
+    """Tell whether a subscript is not linear in the loops: it holds a quotient or a remainder."""
+    return any(isinstance(e, Binary) and e.op in ("floordiv", "mod") for i in index for e in walk(i))
 
 
 def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
@@ -86,7 +111,7 @@ def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
     elif group.kind == "contract":
         body = _build_strips(group, signature)
     else:
-        lanes = max(_reduce_of(e).lanes for e in group.reductions)
+        lanes = max(reduce_of(e).lanes for e in group.reductions)
         body = _build_strips(group, signature) if lanes == 1 else _build_lanes(group, signature)
     return make_kernel(name, signature, body, notes_of(group, names))
 
@@ -136,7 +161,7 @@ def notes_of(group: FusionGroup, names: Mapping[Node, str]) -> tuple[str, ...]:
 
 
 def _build_map(group: FusionGroup, signature: Signature) -> Body:
-    emitter = Emitter(Values(signature.leaves, group.extents, signature.checks))
+    emitter = Emitter(signature.values(group.extents))
     _store_outputs(emitter, group.outputs, signature)
     kinds: list[LoopKind] = ["serial"] * len(group.rows)
     if kinds:
@@ -155,13 +180,19 @@ def nest(axes: Sequence[Axis], kinds: Sequence[LoopKind], body: Body) -> Body:
 def _store_outputs(emitter: Emitter, outputs: Iterable[Element], signature: Signature) -> None:
     for node, at in outputs:
         value = emitter.value(node, at)
-        emitter.statements.append(Store(signature.outputs[node], emitter.canonical(at), value))
+        _store(emitter, signature, node, at, value)
+
+
+def _store(emitter: Emitter, signature: Signature, node: Node, at: Subscripts, value: Expr) -> None:
+    place = signature.address(node, emitter.canonical(at))
+    emitter.statements.append(Store(signature.outputs[node], place, value))
 
 
 # ---- reductions
 
 
-def _reduce_of(element: Element) -> Reduce:
+def reduce_of(element: Element) -> Reduce:
+    """Return the ``Reduce`` at the root of the element rule of a reduction or contraction."""
     expr = trace(*element).expr
     if not isinstance(expr, Reduce):
         raise CompilerBug(f"{element[0]!r} is no reduction")
@@ -210,7 +241,20 @@ class Accumulator:
             if self.reduce.contract and isinstance(body, Binary) and self.dtype.is_float:
                 return (Store(self.value, (lane,), Fma(body.a, body.b, old)),)
             return (Store(self.value, (lane,), Binary(self.reduce.op, old, body)),)
-        return self._fold_position(lane, old, Load(self.position, (lane,)), body, cast(position, int64))
+        # Positions come in increasing order, so that of two equal values the one seen stays.
+        v, w = Var("best", old.type), Var("next", body.type)
+        better = compare("gt" if self.reduce.op == "argmax" else "lt", w, v)
+        if self.dtype.is_float:
+            better = Binary("or", better, Binary("and", ne(w, w), eq(v, v)))
+        at = Load(self.position, (lane,))
+        take = Var("take", better.type)
+        return (
+            Let(v, old),
+            Let(w, body),
+            Let(take, Binary("or", compare("lt", at, 0), better)),
+            Store(self.value, (lane,), select(take, w, v)),
+            Store(self.position, (lane,), select(take, cast(position, int64), at)),
+        )
 
     def halve(self, lane: Expr, half: int) -> Body:
         """Return the statements that fold lane + half into lane."""
@@ -231,7 +275,7 @@ class Accumulator:
         tie = eq(w, v)
         if self.dtype.is_float:
             new_nan, old_nan = ne(w, w), ne(v, v)
-            better = Binary("or", Binary("and", better, ~old_nan), Binary("and", new_nan, ~old_nan))
+            better = Binary("or", better, Binary("and", new_nan, eq(v, v)))
             tie = Binary("or", tie, Binary("and", new_nan, old_nan))
         better = Binary("or", better, Binary("and", tie, compare("lt", w_at, at)))
         empty, present = compare("lt", at, 0), compare("ge", w_at, 0)
@@ -311,14 +355,14 @@ def _build_lanes(group: FusionGroup, signature: Signature) -> Body:
         seen = [e for e in kept if level[e[0]] < number]
         by_lanes: dict[int, list[Element]] = {}
         for e in folds:
-            by_lanes.setdefault(_reduce_of(e).lanes, []).append(e)
+            by_lanes.setdefault(reduce_of(e).lanes, []).append(e)
         if not by_lanes:
             by_lanes[0] = []
         for count, (lanes, some) in enumerate(by_lanes.items()):
             body += _lanes_pass(
                 group, signature, known, some, [] if count else stores, [] if count else keeps, seen, rows, lanes
             )
-    emitter = Emitter(Values(signature.leaves, group.extents, signature.checks), known)
+    emitter = Emitter(signature.values(group.extents), known)
     _store_outputs(emitter, row_outputs, signature)
     body += emitter.statements
     kinds: list[LoopKind] = ["serial"] * len(group.rows)
@@ -340,7 +384,7 @@ def _lanes_pass(
 ) -> list[Stmt]:
     """Return one pass over the inner axis. `known` gains the results of `folds`."""
     (axis,) = group.inner
-    accumulators = [Accumulator(n, _reduce_of((n, at)), lanes) for n, at in folds]
+    accumulators = [Accumulator(n, reduce_of((n, at)), lanes) for n, at in folds]
 
     def step(lane: Expr, k: Expr) -> Body:
         """Return the work at inner position `k` for accumulator lane `lane`."""
@@ -349,17 +393,15 @@ def _lanes_pass(
         def moved(element: Element) -> Subscripts:
             return tuple(substitute_all(i, at_k) for i in element[1])
 
-        emitter = Emitter(Values(signature.leaves, _extents(group, axis, k), signature.checks), known)
+        emitter = Emitter(signature.values(_extents(group, axis, k)), known)
         for e in seen:
-            source = (
-                Load(rows[e[0]], (k,)) if e[0] in rows else Load(signature.outputs[e[0]], emitter.canonical(moved(e)))
-            )
+            place = signature.address(e[0], emitter.canonical(moved(e))) if e[0] not in rows else (k,)
+            source = Load(rows.get(e[0]) or signature.outputs[e[0]], place)
             emitter.know(e[0], moved(e), emitter.let(e[0].op.name, source))
         for e in keeps:
             emitter.statements.append(Store(rows[e[0]], (k,), emitter.value(e[0], moved(e))))
         for e in stores:
-            value = emitter.value(e[0], moved(e))
-            emitter.statements.append(Store(signature.outputs[e[0]], emitter.canonical(moved(e)), value))
+            _store(emitter, signature, e[0], moved(e), emitter.value(e[0], moved(e)))
         for (node, at), acc in zip(folds, accumulators, strict=True):
             _, value = emitter.reduce(node, at, (k,))
             emitter.statements.extend(acc.fold(lane, value, k))
@@ -373,7 +415,9 @@ def _lanes_pass(
         out += [Alloc(b) for b in acc.buffers]
         out.append(_over_lanes(lanes, acc.start))
     whole, rest = simplify_index(axis.extent // lanes), simplify_index(axis.extent % lanes)
-    if whole != const_index(0):
+    if whole == const_index(1):
+        out.append(_over_lanes(lanes, lambda l: step(l, l)))
+    elif whole != const_index(0):
         c = Var("c", INDEX, floor=0)
         out.append(For(c, whole, (_over_lanes(lanes, lambda l: step(l, c * lanes + l)),)))
     if rest != const_index(0):
@@ -419,25 +463,28 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
     width = STRIP_BYTES // max(e[0].dtype.itemsize for e in element)
     outer = list(group.rows)
     strip: Axis | None = None
-    if outer and outer[-1].extent != const_index(1):
-        last = outer.pop()
+    start: Expr = const_index(0)
+    last = outer.pop() if outer and outer[-1].extent != const_index(1) else None
+    if last is None:
+        width = 1
+    else:
         if isinstance(last.extent, Const):
             while width > 1 and width // 2 >= last.extent.value:
                 width //= 2
-        strip = Axis(Var("s", INDEX, floor=0), simplify_index((last.extent + (width - 1)) // width))
-    else:
-        width = 1
+        count = simplify_index((last.extent + (width - 1)) // width)
+        if count != const_index(1):
+            strip = Axis(Var("s", INDEX, floor=0), count)
+            start = strip.var * width
+    partial = last is not None and simplify_index(last.extent % width) != const_index(0)
 
     def at_lane(body: Any) -> Stmt:
-        """Return the vectorized loop over a strip; ``body(renamed, lane)`` is guarded at the end of the axis."""
+        """Return the vectorized loop over a strip of ``body(renamed, lane, inside)``; `inside`: short of its end."""
         lane = Var("l", INDEX, floor=0)
-        if strip is None:
-            return For(lane, const_index(1), body({}, lane), "vectorized")
-        j = simplify_index(strip.var * width + lane)
-        inner: Body = body({last.var: j}, lane)
-        if simplify_index(last.extent % width) != const_index(0):
-            inner = (If(compare("lt", j, last.extent), inner),)
-        return For(lane, const_index(width), inner, "vectorized")
+        if last is None:
+            return For(lane, const_index(1), body({}, lane, None), "vectorized")
+        j = simplify_index(start + lane)
+        inside = compare("lt", j, last.extent) if partial else None
+        return For(lane, const_index(width), body({last.var: j}, lane, inside), "vectorized")
 
     known_lanes: list[tuple[Element, Accumulator]] = []
     body: list[Stmt] = []
@@ -446,7 +493,7 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
         extents[strip.var] = strip.extent
 
     def emitter_at(renamed: Mapping[Var, Expr], lane: Expr, more: Mapping[Var, Expr]) -> Emitter:
-        emitter = Emitter(Values(signature.leaves, {**extents, **more}, signature.checks))
+        emitter = Emitter(signature.values({**extents, **more}))
         for (node, at), acc in known_lanes:
             where = tuple(substitute_all(i, renamed) for i in at)
             emitter.know(node, where, emitter.let(node.op.name, acc.result(lane)))
@@ -454,28 +501,32 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
 
     order = sorted({level[n] for n, _ in element})
     for number in order:
-        some = [(e, Accumulator(e[0], _reduce_of(e), width)) for e in element if level[e[0]] == number]
+        some = [(e, Accumulator(e[0], reduce_of(e), width)) for e in element if level[e[0]] == number]
         for _, acc in some:
             body += [Alloc(b) for b in acc.buffers]
-        body.append(at_lane(lambda renamed, lane, some=some: tuple(s for _, a in some for s in a.start(lane))))
+        body.append(at_lane(lambda renamed, lane, inside, some=some: tuple(s for _, a in some for s in a.start(lane))))
         inner = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner]
 
-        def step(renamed: Mapping[Var, Expr], lane: Expr, some: Any = some, inner: Any = inner) -> Body:
+        def step(
+            renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None, some: Any = some, inner: Any = inner
+        ) -> Body:
+            # Lanes beyond the end fold zeros that nobody looks at: cheaper than keeping their accumulators.
             emitter = emitter_at(renamed, lane, {a.var: a.extent for a in inner})
             for (node, at), acc in some:
                 where = tuple(substitute_all(i, renamed) for i in at)
-                _, value = emitter.reduce(node, where, [a.var for a in inner])
+                _, value = emitter.reduce(node, where, [a.var for a in inner], inside)
                 emitter.statements.extend(acc.fold(lane, value, _row_position(inner, [a.var for a in inner])))
             return tuple(emitter.statements)
 
         body += nest(inner, ["serial"] * len(inner), (at_lane(step),))
         known_lanes += some
 
-    def finish(renamed: Mapping[Var, Expr], lane: Expr) -> Body:
+    def finish(renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None) -> Body:
         emitter = emitter_at(renamed, lane, {})
         outputs = [(n, tuple(substitute_all(i, renamed) for i in at)) for n, at in group.outputs]
         _store_outputs(emitter, outputs, signature)
-        return tuple(emitter.statements)
+        stores = tuple(emitter.statements)
+        return stores if inside is None else (If(inside, stores),)
 
     body.append(at_lane(finish))
     axes = [*outer, strip] if strip is not None else outer

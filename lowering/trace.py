@@ -214,19 +214,20 @@ class Emitter:
         self.statements.append(Let(var, value))
         return var
 
-    def reduce(self, node: Node, index: Subscripts, vars: Sequence[Expr]) -> tuple[Any, Expr]:
+    def reduce(self, node: Node, index: Subscripts, vars: Sequence[Expr], cond: Expr | None = None) -> tuple[Any, Expr]:
         """Return the ``Reduce`` of `node` at `index` and its body's value, with its variables replaced by `vars`.
 
-        The statements that compute the body are appended, so this is called inside the loops over `vars`.
+        The body is needed only where `cond`; elsewhere its loads give 0. The statements that compute it are appended,
+        so this is called inside the loops over `vars`.
         """
         traced = trace(node, self.canonical(index))
         renamed: dict[Var, Expr] = dict(zip(traced.expr.vars, vars, strict=True))  # type: ignore[attr-defined]
         for d in traced.demands:
-            idx = tuple(self._settle(substitute_all(i, renamed), node, d.cond) for i in d.at)
-            cond = None if d.cond is None else substitute_all(d.cond, renamed)
-            renamed[d.var] = self.value(d.node, idx, cond)
+            need = cond if d.cond is None else conjoin(cond, substitute_all(d.cond, renamed))
+            idx = tuple(self._settle(substitute_all(i, renamed), node, need) for i in d.at)
+            renamed[d.var] = self.value(d.node, idx, need)
         body = substitute_all(traced.expr.body, renamed)  # type: ignore[attr-defined]
-        return traced.expr, self._settle(body, node, None)
+        return traced.expr, self._settle(body, node, cond)
 
     def value(self, node: Node, index: Subscripts, cond: Expr | None = None) -> Expr:
         """Return the value of `node` at `index` (needed only where `cond`), appending what computes it."""
