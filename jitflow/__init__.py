@@ -113,6 +113,7 @@ from jitflow.functions import (
     zeros_like,
 )
 from jitflow.graph_text import Graph, graph_arrays, parse_graph, same_graph, show_graph
+from jitflow.interp import interpret
 from jitflow.nn import gelu, layer_norm, log_softmax, relu, sigmoid, silu, softmax
 from jitflow.tensor import Tensor, asarray, constant, placeholder, variable
 
@@ -129,7 +130,12 @@ nan = float("nan")
 newaxis = None
 
 #: Names that need the compiler, which imports this package: they are looked up when first used (see `__getattr__`).
-_LATE = {"interpret": "jitflow.interp", "CompareReport": "jitflow.comparison", "Session": "jitflow.session", "compare": "jitflow.comparison"}
+_LATE = {
+    "interpret": "jitflow.interp",
+    "CompareReport": "jitflow.comparison",
+    "Session": "jitflow.session",
+    "compare": "jitflow.comparison",
+}
 
 __all__ = [
     "ClosedError",

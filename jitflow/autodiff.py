@@ -122,9 +122,9 @@ def _backward(loss: Node, wrt: Sequence[Node], seed: Node, stop: frozenset[Node]
             total[node] = ct
         if node in stop or not any(x in active for x in node.inputs):
             continue
-        for x, part in zip(node.inputs, _vjp(node, ct), strict=True):
-            if x in active and part is not None:
-                arrived.setdefault(x, []).append(part)
+        for x, share in zip(node.inputs, _vjp(node, ct), strict=True):
+            if x in active and share is not None:
+                arrived.setdefault(x, []).append(share)
     return [total[x] if x in total else creation.full(x.shape, 0.0, dtype=x.dtype) for x in wrt]
 
 

@@ -123,7 +123,8 @@ def show_graph(fetches: Any, *, sites: bool = True) -> str:
     """
     named = _named_fetches(fetches)
     order = toposort(node for _, node in named)
-    labels = {node: _label(name) for node, name in name_nodes(order).items()}
+    names = name_nodes(order)
+    labels = {node: _label(name) for node, name in names.items()}
     dims = _DimNames()
     lines = [f"graph {VERSION}:"]
     for node in order:
@@ -132,7 +133,7 @@ def show_graph(fetches: Any, *, sites: bool = True) -> str:
         parts += [f"{key}={_value_text(value, dims)}" for key, value in node.attrs if key not in _implied(node.op)]
         comment = f"  # {node.site}".replace("\n", " ") if sites and node.site else ""
         lines.append(f"  {labels[node]}: {typed} = {node.op.name}({', '.join(parts)}){comment}")
-    returned = [labels[n] if name is None else f"{_label(name)}={labels[n]}" for name, n in named]
+    returned = [labels[n] if name is None or name == names[n] else f"{_label(name)}={labels[n]}" for name, n in named]
     lines.append(f"  return {', '.join(returned)}".rstrip())
     return "\n".join(lines) + "\n"
 
@@ -234,7 +235,8 @@ def _value_text(value: Any, dims: _DimNames) -> str:
             return dims.text(value)
         case ArrayData():
             return _array_text(value.array)
-    raise CompilerBug(f"an attribute of type {type(value).__name__} has no text")
+        case _:
+            raise CompilerBug(f"an attribute of type {type(value).__name__} has no text")
 
 
 def _array_text(array: np.ndarray[Any, Any]) -> str:
@@ -249,8 +251,8 @@ def _element_text(x: np.generic) -> str:
         return "true" if x else "false"
     if isinstance(x, np.integer):
         return str(int(x))
-    exact = repr(float(x))  # type: ignore[arg-type]
-    if not np.isfinite(x):  # type: ignore[arg-type]
+    exact = repr(float(x))
+    if not np.isfinite(x):
         return exact
     # The shortest digits of float32 are rounded to float64 first when read; say more where that would go astray.
     short = str(x)
@@ -394,6 +396,9 @@ def _make(line: _Line, inputs: list[Node]) -> Node:
     except (TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
         # An attribute of a kind that the rule does not expect: the rules check what users can pass, not any text.
         raise FormatError(f"line {line.number}: {line.op.name} cannot have these attributes: {error}") from None
+    if not isinstance(node.dtype, DType) or not all(isinstance(d, (int, Expr)) for d in node.shape):
+        # Some rules copy an attribute into the type as it is.
+        raise FormatError(f"line {line.number}: {line.op.name} cannot have these attributes")
     if line.type is not None and line.type != node.type and not _is_type(node, line.type):
         raise FormatError(f"line {line.number}: {line.label!r} is written {line.type!r} but is {node.type!r}")
     return node

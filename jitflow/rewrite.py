@@ -239,6 +239,8 @@ def _cancel(node: Node) -> Node | None:
         case "slice":
             if x.op is node.op:
                 return _if_same(node, lambda: _slice_of_slice(node, x))
+        case _:
+            pass
     return None
 
 
@@ -317,6 +319,8 @@ def _algebra(node: Node) -> Node | None:
                     new = source
                 else:
                     return make_node(node.op, (source,), dict(node.attrs))
+        case _:
+            pass
     return None if new is None else _if_same(node, lambda: new)
 
 
@@ -339,17 +343,19 @@ def _is_neutral(op: str, node: Node) -> bool:
             return bool(value)
         case "logical_or":
             return not value
-    return False
+        case _:
+            return False
 
 
 def _multiply_by_inverse(node: Node) -> Node | None:
     x, y = node.inputs
-    value = _uniform(y)
+    value: Any = _uniform(y)
     if value is None or not np.isfinite(value) or abs(math.frexp(value)[0]) != 0.5:
         return None
-    inverse = type(value)(1.0 / float(value))
+    with np.errstate(over="ignore"):
+        inverse = value.dtype.type(1.0) / value
     # A subnormal inverse would do too, but may be slow; one that overflows would not.
-    if not np.finfo(type(value)).tiny <= abs(inverse) < np.inf:
+    if not np.finfo(value.dtype).tiny <= abs(inverse) < np.inf:
         return None
     return _if_same(node, lambda: make_node(OPS["multiply"], (x, _filled_like(y, inverse))))
 

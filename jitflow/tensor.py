@@ -157,8 +157,8 @@ class Tensor:
     __rshift__, __rrshift__ = _operator(compare.bitwise_right_shift), _reflected(compare.bitwise_right_shift)
     __lt__, __le__ = _operator(compare.less), _operator(compare.less_equal)
     __gt__, __ge__ = _operator(compare.greater), _operator(compare.greater_equal)
-    __eq__ = _operator(compare.equal)  # type: ignore[assignment]
-    __ne__ = _operator(compare.not_equal)  # type: ignore[assignment]
+    __eq__ = _operator(compare.equal)
+    __ne__ = _operator(compare.not_equal)
     __hash__ = object.__hash__
 
     def __neg__(self) -> Tensor:

@@ -84,12 +84,13 @@ def test_override_ends_when_the_block_raises() -> None:
 
 
 def test_override_is_seen_by_its_own_thread_only() -> None:
-    seen: list[bool] = []
-    with config.override(verify=not config.current().verify) as inside:
-        thread = threading.Thread(target=lambda: seen.append(config.current().verify))
+    seen: list[int | None] = []
+    with config.override(threads=12_345):
+        thread = threading.Thread(target=lambda: seen.append(config.current().threads))
         thread.start()
         thread.join()
-        assert seen == [not inside.verify]
+    assert len(seen) == 1
+    assert seen[0] != 12_345
 
 
 def test_override_checks_names_and_values() -> None:

@@ -114,7 +114,7 @@ def test_large_arrays_are_named_by_a_digest_and_found_in_a_table() -> None:
     read = parse_graph(text, table)["w"]
     assert read is not w
     assert bits(read.node.attr("value").array) == bits(array)
-    with pytest.raises(jf.FormatError, match=f"line 2, column 47: array {digest} is not in the table of arrays"):
+    with pytest.raises(jf.FormatError, match=f"line 2, column 48: array {digest} is not in the table of arrays"):
         parse_graph(text)
     with pytest.raises(jf.FormatError, match="is not the one that was written"):
         parse_graph(text, {digest: array + 1})
@@ -222,7 +222,7 @@ X = 'graph 1:\n  x: f32[n] = placeholder(name="x")\n'
         (X + "  y: f32[-1] = exp(x)", jf.FormatError, "line 3, column 9: a dim cannot be negative, got -1"),
         (X + "  y: f32[1.5] = exp(x)", jf.FormatError, "line 3, column 9: 1.5 is no dim; use an int, a name, "),
         (X + "  y: f32[" + 21 * "9", jf.FormatError, "line 3, column 10: this number has too many digits"),
-        (X + "  y: f32[" + 80 * "(", jf.FormatError, "line 3, column 73: nested deeper than 64"),
+        (X + "  y: f32[" + 80 * "(", jf.FormatError, "line 3, column 74: nested deeper than 64"),
         (X + "  y: f32[" + 200 * "n%2+", jf.FormatError, "line 3, column 265: more than 128 operators in one value"),
         (X + '  y: f32["a"+1]', jf.FormatError, "line 3, column 13: only integers and dims can be calculated with"),
         (X + '  y: f32[dim("a b")]', jf.FormatError, "line 3, column 10: 'a b' cannot name a dim"),

@@ -64,7 +64,7 @@ def random_graph(seed: int, size: int = 12) -> RandomGraph:
         call = rng.choice(CALLS)
         try:
             made = call(rng, pool)
-        except (jf.ShapeError, jf.DTypeError):
+        except (jf.ShapeError, jf.DTypeError, jf.GraphError):
             continue
         pool.append(made)
         if rng.random() < 0.1:
