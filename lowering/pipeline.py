@@ -14,6 +14,7 @@ from lowering.loop_ir import Kernel
 from lowering.passes.collapse import collapse
 from lowering.passes.hoist import hoist
 from lowering.passes.parallelize import parallelize
+from lowering.passes.partition import partition
 from lowering.passes.simplify import simplify
 from lowering.passes.unroll import unroll
 from lowering.passes.vectorize import vectorize
@@ -28,6 +29,7 @@ CPU: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda k, _: simplify(k)),
     ("collapse", lambda k, _: collapse(k)),
     ("parallelize", lambda k, _: parallelize(k)),
+    ("partition", lambda k, _: partition(k)),
     ("hoist", lambda k, _: hoist(k)),
     ("vectorize", lambda k, target: vectorize(k, target=target)),
     ("unroll", lambda k, _: unroll(k)),

@@ -33,10 +33,11 @@ from lowering.loop_ir import Body, For, If, Kernel, Let, Stmt, While
 
 def simplify(kernel: Kernel) -> Kernel:
     """Return `kernel` simplified."""
-    return kernel.with_body(_body(kernel.body, {}, {}))
+    return kernel.with_body(simplify_body(kernel.body, {}, {}))
 
 
-def _body(body: Body, extents: Extents, values: dict[Var, Expr]) -> Body:
+def simplify_body(body: Body, extents: Extents, values: dict[Var, Expr]) -> Body:
+    """Return `body` simplified inside loops with `extents`, with `values` put in."""
     out: list[Stmt] = []
     changed = False
     for s in body:
@@ -61,16 +62,16 @@ def _statement(s: Stmt, extents: Extents, values: dict[Var, Expr]) -> Body:
                     return ()
                 if count.value == 1:
                     values[var] = const_index(0)
-                    return _body(body, extents, values)
-            inner = _body(body, {**extents, var: count}, values)
+                    return simplify_body(body, extents, values)
+            inner = simplify_body(body, {**extents, var: count}, values)
             if not inner and kind != "parallel":
                 return ()
             return (s,) if inner is body and count is extent else (For(var, count, inner, kind, axis),)
         case If(cond, then, otherwise):
             test = fold(cond, extents, values)
             if isinstance(test, Const):
-                return _body(then if test.value else otherwise, extents, values)
-            yes, no = _body(then, extents, values), _body(otherwise, extents, values)
+                return simplify_body(then if test.value else otherwise, extents, values)
+            yes, no = simplify_body(then, extents, values), simplify_body(otherwise, extents, values)
             if not (yes or no):
                 return ()
             return (s,) if test is cond and yes is then and no is otherwise else (If(test, yes, no),)
@@ -78,7 +79,7 @@ def _statement(s: Stmt, extents: Extents, values: dict[Var, Expr]) -> Body:
             test = fold(cond, extents, values)
             if isinstance(test, Const) and not test.value:
                 return ()
-            inner = _body(body, extents, values)
+            inner = simplify_body(body, extents, values)
             return (s,) if test is cond and inner is body else (While(test, inner),)
         case _:
             return (map_children(lambda e: fold(e, extents, values), s),)
