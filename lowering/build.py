@@ -162,28 +162,35 @@ def notes_of(group: FusionGroup, names: Mapping[Node, str]) -> tuple[str, ...]:
 
 def _build_map(group: FusionGroup, signature: Signature) -> Body:
     emitter = Emitter(signature.values(group.extents))
-    _store_outputs(emitter, group.outputs, signature)
-    kinds: list[LoopKind] = ["serial"] * len(group.rows)
-    if kinds:
-        kinds[0] = "parallel"
-        kinds[-1] = "vectorized"
-    return nest(group.rows, kinds, tuple(emitter.statements))
+    store_outputs(emitter, group.outputs, signature)
+    return nest(group.rows, tuple(emitter.statements), first="parallel", last="vectorized")
 
 
-def nest(axes: Sequence[Axis], kinds: Sequence[LoopKind], body: Body) -> Body:
-    """Return `body` inside loops over `axes`, the first outermost."""
-    for axis, kind in reversed(list(zip(axes, kinds, strict=True))):
+def nest(axes: Sequence[Axis], body: Body, *, first: LoopKind = "serial", last: LoopKind = "serial") -> Body:
+    """Return `body` inside loops over `axes`, the first outermost. An axis of extent 1 has no loop: its index is 0."""
+    real = _real(axes)
+    for number, axis in reversed(list(enumerate(real))):
+        kind = last if number == len(real) - 1 and last != "serial" else first if number == 0 else "serial"
         body = (For(axis.var, axis.extent, body, kind),)
     return body
 
 
-def _store_outputs(emitter: Emitter, outputs: Iterable[Element], signature: Signature) -> None:
+def _real(axes: Iterable[Axis]) -> list[Axis]:
+    return [a for a in axes if a.extent != const_index(1)]
+
+
+def _position(axis: Axis) -> Expr:
+    """Return the subscript along `axis` inside :func:`nest`."""
+    return axis.var if axis.extent != const_index(1) else const_index(0)
+
+
+def store_outputs(emitter: Emitter, outputs: Iterable[Element], signature: Signature) -> None:
     for node, at in outputs:
         value = emitter.value(node, at)
-        _store(emitter, signature, node, at, value)
+        store_output(emitter, signature, node, at, value)
 
 
-def _store(emitter: Emitter, signature: Signature, node: Node, at: Subscripts, value: Expr) -> None:
+def store_output(emitter: Emitter, signature: Signature, node: Node, at: Subscripts, value: Expr) -> None:
     place = signature.address(node, emitter.canonical(at))
     emitter.statements.append(Store(signature.outputs[node], place, value))
 
@@ -339,8 +346,8 @@ def kept_rows(group: FusionGroup, level: Mapping[Node, int]) -> list[Element]:
 
 def _build_lanes(group: FusionGroup, signature: Signature) -> Body:
     level = levels_of(group)
-    (axis,) = group.inner
-    kept = kept_rows(group, level)
+    axis = group.inner[-1]
+    kept = kept_rows(group, level) if len(group.inner) == 1 else []
     written = {n for n, _ in group.outputs}
     rows = {n: Buffer(f"{n.op.name}_row", n.dtype, (axis.extent,), "scratch") for n, _ in kept if n not in written}
     inner_outputs = [e for e in group.outputs if any(axis.var in free_vars(i) for i in e[1])]
@@ -363,12 +370,9 @@ def _build_lanes(group: FusionGroup, signature: Signature) -> Body:
                 group, signature, known, some, [] if count else stores, [] if count else keeps, seen, rows, lanes
             )
     emitter = Emitter(signature.values(group.extents), known)
-    _store_outputs(emitter, row_outputs, signature)
+    store_outputs(emitter, row_outputs, signature)
     body += emitter.statements
-    kinds: list[LoopKind] = ["serial"] * len(group.rows)
-    if kinds:
-        kinds[0] = "parallel"
-    return nest(group.rows, kinds, tuple(body))
+    return nest(group.rows, tuple(body), first="parallel")
 
 
 def _lanes_pass(
@@ -382,18 +386,21 @@ def _lanes_pass(
     rows: Mapping[Node, Buffer],
     lanes: int,
 ) -> list[Stmt]:
-    """Return one pass over the inner axis. `known` gains the results of `folds`."""
-    (axis,) = group.inner
+    """Return one pass over the inner axes. `known` gains the results of `folds`."""
+    axis = group.inner[-1]
+    outer = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner[:-1]]
+    outer_vars = dict(zip((a.var for a in group.inner[:-1]), (a.var for a in outer), strict=True))
     accumulators = [Accumulator(n, reduce_of((n, at)), lanes) for n, at in folds]
 
     def step(lane: Expr, k: Expr) -> Body:
         """Return the work at inner position `k` for accumulator lane `lane`."""
-        at_k = {axis.var: k}
+        at_k: dict[Var, Expr] = {axis.var: k, **outer_vars}
+        inside = {**_extents(group, axis, k), **{a.var: a.extent for a in outer}}
 
         def moved(element: Element) -> Subscripts:
             return tuple(substitute_all(i, at_k) for i in element[1])
 
-        emitter = Emitter(signature.values(_extents(group, axis, k)), known)
+        emitter = Emitter(signature.values(inside), known)
         for e in seen:
             place = signature.address(e[0], emitter.canonical(moved(e))) if e[0] not in rows else (k,)
             source = Load(rows.get(e[0]) or signature.outputs[e[0]], place)
@@ -401,10 +408,11 @@ def _lanes_pass(
         for e in keeps:
             emitter.statements.append(Store(rows[e[0]], (k,), emitter.value(e[0], moved(e))))
         for e in stores:
-            _store(emitter, signature, e[0], moved(e), emitter.value(e[0], moved(e)))
+            store_output(emitter, signature, e[0], moved(e), emitter.value(e[0], moved(e)))
         for (node, at), acc in zip(folds, accumulators, strict=True):
-            _, value = emitter.reduce(node, at, (k,))
-            emitter.statements.extend(acc.fold(lane, value, k))
+            where = [*(_position(a) for a in outer), k]
+            _, value = emitter.reduce(node, at, where)
+            emitter.statements.extend(acc.fold(lane, value, _row_position([*outer, axis], where)))
         return tuple(emitter.statements)
 
     out: list[Stmt] = []
@@ -415,11 +423,12 @@ def _lanes_pass(
         out += [Alloc(b) for b in acc.buffers]
         out.append(_over_lanes(lanes, acc.start))
     whole, rest = simplify_index(axis.extent // lanes), simplify_index(axis.extent % lanes)
+    folding: list[Stmt] = []
     if whole == const_index(1):
-        out.append(_over_lanes(lanes, lambda l: step(l, l)))
+        folding.append(_over_lanes(lanes, lambda l: step(l, l)))
     elif whole != const_index(0):
         c = Var("c", INDEX, floor=0)
-        out.append(For(c, whole, (_over_lanes(lanes, lambda l: step(l, c * lanes + l)),)))
+        folding.append(For(c, whole, (_over_lanes(lanes, lambda l: step(l, c * lanes + l)),)))
     if rest != const_index(0):
         start = whole * lanes
 
@@ -427,7 +436,8 @@ def _lanes_pass(
             k = simplify_index(start + l)
             return (If(compare("lt", l, rest), step(l, k)),)
 
-        out.append(_over_lanes(lanes, tail))
+        folding.append(_over_lanes(lanes, tail))
+    out += nest(outer, tuple(folding))
     half = lanes // 2
     while half:
         for acc in accumulators:
@@ -514,23 +524,19 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
             emitter = emitter_at(renamed, lane, {a.var: a.extent for a in inner})
             for (node, at), acc in some:
                 where = tuple(substitute_all(i, renamed) for i in at)
-                _, value = emitter.reduce(node, where, [a.var for a in inner], inside)
-                emitter.statements.extend(acc.fold(lane, value, _row_position(inner, [a.var for a in inner])))
+                _, value = emitter.reduce(node, where, [_position(a) for a in inner], inside)
+                emitter.statements.extend(acc.fold(lane, value, _row_position(inner, [_position(a) for a in inner])))
             return tuple(emitter.statements)
 
-        body += nest(inner, ["serial"] * len(inner), (at_lane(step),))
+        body += nest(inner, (at_lane(step),))
         known_lanes += some
 
     def finish(renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None) -> Body:
         emitter = emitter_at(renamed, lane, {})
         outputs = [(n, tuple(substitute_all(i, renamed) for i in at)) for n, at in group.outputs]
-        _store_outputs(emitter, outputs, signature)
+        store_outputs(emitter, outputs, signature)
         stores = tuple(emitter.statements)
         return stores if inside is None else (If(inside, stores),)
 
     body.append(at_lane(finish))
-    axes = [*outer, strip] if strip is not None else outer
-    kinds: list[LoopKind] = ["serial"] * len(axes)
-    if kinds:
-        kinds[0] = "parallel"
-    return nest(axes, kinds, tuple(body))
+    return nest([*outer, strip] if strip is not None else outer, tuple(body), first="parallel")

@@ -20,7 +20,7 @@ SHARED_ALIGN = 16
 
 @record
 class LaunchGeometry:
-    """`grid`: blocks along x, y and z; `block`: threads along them; `shared_bytes`: dynamic shared memory of a block."""
+    """`grid`: blocks along x, y and z; `block`: threads along them; `shared_bytes`: shared memory of a block."""
 
     grid: tuple[Expr, ...]
     block: tuple[int, ...]

@@ -137,11 +137,12 @@ _ALLOWED_INTRINSICS = re.compile(
     )
     + r"\Z"
 )
-_ALLOWED_OPCODES = frozenset(
-    "add sub mul udiv sdiv urem srem shl lshr ashr and or xor fadd fsub fmul fdiv fneg icmp fcmp select phi zext sext "
-    "trunc fptrunc fpext sitofp uitofp bitcast getelementptr load store alloca br ret call tail atomicrmw cmpxchg "
-    "extractvalue extractelement insertelement shufflevector freeze switch unreachable".split()
-)
+_OPCODES = """
+    add sub mul udiv sdiv urem srem shl lshr ashr and or xor icmp fadd fsub fmul fdiv fneg fcmp select phi freeze
+    zext sext trunc fptrunc fpext sitofp uitofp bitcast getelementptr load store alloca atomicrmw cmpxchg
+    extractvalue extractelement insertelement shufflevector br switch ret call tail unreachable
+"""
+_ALLOWED_OPCODES = frozenset(_OPCODES.split())
 _OPCODE = re.compile(r"^ +(?:%\S+ = )?([a-z]+)\b", re.MULTILINE)
 
 

@@ -46,7 +46,7 @@ def assemble(ptx: str, chip: str = "sm_90") -> tuple[Report, ...]:
     """
     path = find_ptxas()
     if path is None:
-        raise DeviceError("ptxas is not installed, so PTX cannot be assembled here; the GPU's driver does it on loading")
+        raise DeviceError("ptxas is not installed, so PTX cannot be assembled here (a GPU's driver does it on loading)")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)

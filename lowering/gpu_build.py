@@ -1,0 +1,76 @@
+"""A fusion group into GPU kernels: loops of kind ``block`` and ``thread`` over its domain.
+
+Which form a group takes, and in which order each form folds (fixed by the group's types and the schedule alone; bits
+may differ from the CPU's, except in matrix products):
+
+- ``map``: `lowering.gpu_map`, a few elements per thread.
+- ``reduce`` over the innermost axis: `lowering.gpu_rows`, a row per block, warp or part of a warp; element k is folded
+  by thread ``k % threads``, threads are halved inside each warp, the warps folded in order.
+- ``reduce`` over outer axes: `lowering.gpu_columns`, a column per thread or per few threads, folded in order.
+- ``contract``: `lowering.gpu_matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU.
+
+A kernel's grid is one axis of blocks: y and z end at 65535, and sizes are known at run time only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jitflow.expr import Buffer
+from jitflow.graph import Node
+from lowering.build import Signature, make_kernel, notes_of, reduce_of, signature_of
+from lowering.fuse import FusionGroup
+from lowering.gpu_columns import build_columns
+from lowering.gpu_map import build_map
+from lowering.gpu_matmul import as_product, build_matmul
+from lowering.gpu_rows import build_rows
+from lowering.gpu_schedule import GpuSchedule
+from lowering.loop_ir import Body, Kernel
+from lowering.trace import Checks
+
+#: Device memory begins at multiples of this wherever it comes from: the widest access of one thread.
+GLOBAL_ALIGN = 16
+
+DEFAULT = GpuSchedule()
+
+
+@dataclass(frozen=True, eq=False)
+class GpuKernels:
+    """The kernels of a group in launch order, and the global buffers through which they pass partial results."""
+
+    kernels: tuple[Kernel, ...]
+    temporaries: tuple[Buffer, ...] = ()
+
+
+def build_gpu(group: FusionGroup, name: str, names: Mapping[Node, str], schedule: GpuSchedule = DEFAULT) -> GpuKernels:
+    """Return the kernels of `group`; buffers are called as `names` calls their nodes."""
+    signature = gpu_signature(group, names)
+    kernel = make_kernel(name, signature, _body(group, signature, schedule), notes_of(group, names))
+    return GpuKernels((kernel,))
+
+
+def gpu_signature(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
+    """Return the arguments of the kernels of `group`: those of the CPU's kernel, better aligned."""
+    cpu = signature_of(group, names)
+
+    def aligned(b: Buffer) -> Buffer:
+        return Buffer(b.name, b.dtype, b.shape, b.space, max(b.align, GLOBAL_ALIGN))
+
+    checks = None if cpu.checks is None else Checks(aligned(cpu.checks.status), cpu.checks.slots)
+    leaves = {n: aligned(b) for n, b in cpu.leaves.items()}
+    return Signature(leaves, {n: aligned(b) for n, b in cpu.outputs.items()}, checks)
+
+
+def _body(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> Body:
+    if group.kind == "map":
+        return build_map(group, signature, schedule)
+    if group.kind == "contract":
+        product = as_product(group)
+        return (
+            build_columns(group, signature, schedule)
+            if product is None
+            else build_matmul(group, product, signature, schedule)
+        )
+    in_lanes = max(reduce_of(e).lanes for e in group.reductions) > 1
+    return build_rows(group, signature, schedule) if in_lanes else build_columns(group, signature, schedule)
