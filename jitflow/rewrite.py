@@ -85,48 +85,56 @@ def _apply(rule: Rule, fetches: Sequence[Node], leaves: Collection[Node]) -> Rep
     What the rule returns is rewritten in turn, so a rule must lower some measure: the number of nodes, or the depth of
     `expand` definitions.
     """
+    order = toposort(fetches, set(leaves))
     done: Replaced = {leaf: leaf for leaf in leaves}
+    for node in order:
+        if node not in done:
+            rebuilt = _with_inputs(node, done)
+            replacement = rule(rebuilt)
+            done[node] = rebuilt if replacement is None else _settled(replacement, rule, done)
+    return {node: done[node] for node in order}
+
+
+def _settled(root: Node, rule: Rule, done: Replaced) -> Node:
+    """Return what has become of `root`, which a rule has made: rewrite what is new below it, and what comes of that."""
     became: Replaced = {}
-    stack = list(reversed(fetches))
+    stack = [root]
     while stack:
         node = stack[-1]
         if node in done:
             stack.pop()
-            continue
-        if node in became:
-            # Either its replacement is finished, or that is what has to be rewritten next.
+        elif node in became:
             new = became[node]
             if new in done:
                 done[node] = done[new]
-                stack.pop()
             else:
                 stack.append(new)
-            continue
-        waiting = [x for x in node.inputs if x not in done]
-        if waiting:
-            stack.extend(reversed(waiting))
-            continue
-        with sited(node.site):
-            rebuilt = _with_inputs(node, [done[x] for x in node.inputs])
-            replacement = rule(rebuilt)
-        if replacement is None or replacement is rebuilt:
-            done[node] = rebuilt
-            done.setdefault(rebuilt, rebuilt)
+        elif waiting := [x for x in node.inputs if x not in done]:
+            stack.extend(waiting)
         else:
-            became[node] = replacement
-    return {node: done[node] for node in toposort(fetches, set(leaves))}
+            rebuilt = _with_inputs(node, done)
+            replacement = rule(rebuilt)
+            if replacement is None:
+                done[node] = done[rebuilt] = rebuilt
+            else:
+                became[node] = replacement
+    return done[root]
 
 
-def _with_inputs(node: Node, inputs: Sequence[Node]) -> Node:
-    if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
-        return node
-    return make_node(node.op, inputs, dict(node.attrs))
+def _with_inputs(node: Node, done: Mapping[Node, Node]) -> Node:
+    """Return `node` on what has become of its inputs."""
+    for x in node.inputs:
+        if done[x] is not x:
+            with sited(node.site):
+                return make_node(node.op, [done[x] for x in node.inputs], dict(node.attrs))
+    return node
 
 
 def _if_same(node: Node, make: Callable[[], Node]) -> Node | None:
     """Return what `make` gives if it has the type of `node` and assumes nothing more about dims; else None."""
     try:
-        new = make()
+        with sited(node.site):
+            new = make()
     except JitflowError:
         # Guards that contradict each other: the graph cannot run, and says so when it is fed.
         return None
@@ -148,11 +156,7 @@ def cut(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
                 fresh[leaf] = make_placeholder(leaf.name, leaf.dtype, leaf.shape)
     out: Replaced = {}
     for node in toposort(fetches, set(leaves)):
-        if node in leaves:
-            out[node] = fresh.get(node, node)
-        else:
-            with sited(node.site):
-                out[node] = _with_inputs(node, [out[x] for x in node.inputs])
+        out[node] = fresh.get(node, node) if node in leaves else _with_inputs(node, out)
     return out
 
 
@@ -162,7 +166,8 @@ def expand(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
     def rule(node: Node) -> Node | None:
         if node.op.expand is None:
             return None
-        new = node.op.expand(*node.inputs, **dict(node.attrs))
+        with sited(node.site):
+            new = node.op.expand(*node.inputs, **dict(node.attrs))
         if new.dtype is not node.dtype or not _may_be_same(new, node):
             raise CompilerBug(f"{node.op.name} expands from {node.type!r} to {new.type!r}")
         return new
@@ -303,7 +308,7 @@ def _algebra(node: Node) -> Node | None:
                 new = inputs[0].inputs[0]
         case "abs":
             if inputs[0].op.name == "negative":
-                return make_node(node.op, inputs[0].inputs)
+                return _if_same(node, lambda: make_node(node.op, inputs[0].inputs))
             if inputs[0].op is node.op:
                 new = inputs[0]
         case "floor" | "ceil" | "round":
@@ -318,7 +323,7 @@ def _algebra(node: Node) -> Node | None:
                 if source.dtype is node.dtype:
                     new = source
                 else:
-                    return make_node(node.op, (source,), dict(node.attrs))
+                    return _if_same(node, lambda: make_node(node.op, (source,), dict(node.attrs)))
         case _:
             pass
     return None if new is None else _if_same(node, lambda: new)
