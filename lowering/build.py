@@ -185,12 +185,14 @@ def _position(axis: Axis) -> Expr:
 
 
 def store_outputs(emitter: Emitter, outputs: Iterable[Element], signature: Signature) -> None:
+    """Append to `emitter` what computes and stores elements of the group's outputs."""
     for node, at in outputs:
         value = emitter.value(node, at)
         store_output(emitter, signature, node, at, value)
 
 
 def store_output(emitter: Emitter, signature: Signature, node: Node, at: Subscripts, value: Expr) -> None:
+    """Append the store of `value` as the element of an output."""
     place = signature.address(node, emitter.canonical(at))
     emitter.statements.append(Store(signature.outputs[node], place, value))
 

@@ -55,7 +55,7 @@ def gpu_signature(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
     cpu = signature_of(group, names)
 
     def aligned(b: Buffer) -> Buffer:
-        return Buffer(b.name, b.dtype, b.shape, b.space, max(b.align, GLOBAL_ALIGN))
+        return Buffer(b.name, b.dtype, b.shape, b.space, GLOBAL_ALIGN)
 
     checks = None if cpu.checks is None else Checks(aligned(cpu.checks.status), cpu.checks.slots)
     leaves = {n: aligned(b) for n, b in cpu.leaves.items()}

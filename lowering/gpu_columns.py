@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Accumulator, Signature, levels_of, nest, reduce_of, store_outputs
+from lowering.build import Accumulator, Signature, levels_of, reduce_of, store_outputs
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_fold import fold, fold_slots, new_accumulator
 from lowering.gpu_rows import place_rows, row_count
@@ -93,9 +93,11 @@ def _loop(
     for (node, at), acc in accumulators.items():
         _, value = emitter.reduce(node, at, [a.var for a in inner])
         emitter.statements += fold(acc, value, position)
-    body = nest(inner[1:], ["serial"] * (len(inner) - 1), tuple(emitter.statements))
+    body: Body = tuple(emitter.statements)
+    for a in reversed(inner[1:]):
+        body = (For(a.var, a.extent, body),)
     if share == 1:
-        return nest(inner[:1], ["serial"], body)
+        return (For(first.var, first.extent, body),)
     c = Var("c", INDEX, floor=0)
     let = Let(first.var, simplify_index(c * share + y))
     if simplify_index(first.extent % share) != const_index(0):

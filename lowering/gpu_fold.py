@@ -35,8 +35,7 @@ def fold_segment(acc: Accumulator, width: int) -> Body:
     out: list[Stmt] = []
     offset = width // 2
     while offset:
-        for b in acc.buffers:
-            out.append(Store(b, (_OTHER,), _shuffle("shfl_down", b, const_index(offset))))
+        out += [Store(b, (_OTHER,), _shuffle("shfl_down", b, const_index(offset))) for b in acc.buffers]
         out += acc.halve(_OWN, 1)
         offset //= 2
     return tuple(out)

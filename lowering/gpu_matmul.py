@@ -10,9 +10,9 @@
           barrier
         out[i0 + 4*y + u, j0 + 4*x + v] = epilogue(acc[u, v])
 
-Operands are whatever their nodes compute (the prologue), results go through the group's other nodes (the epilogue). Each
-result is one chain over increasing k, so the bits are those of the CPU. At the edges, rows and columns beyond the matrix
-repeat the last one and are not stored; steps beyond K multiply -0.0 by 0.0, which leaves every sum as it is.
+Operands are whatever their nodes compute (the prologue), results go through the group's other nodes (the epilogue).
+Each result is one chain over increasing k, so the bits are those of the CPU. At the edges, rows and columns beyond the
+matrix repeat the last one and are not stored; steps beyond K multiply -0.0 by 0.0, which leaves every sum as it is.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from jitflow.expr import (
 )
 from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
-from lowering.build import Signature
+from lowering.build import Signature, store_outputs
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_schedule import GpuSchedule
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store, statements
-from lowering.trace import Demand, Emitter, Subscripts, Values, flat_index, substitute_all, trace, unflatten_index
+from lowering.trace import Demand, Emitter, Subscripts, flat_index, substitute_all, trace, unflatten_index
 
 #: Added to the rows of a tile in shared memory, so that threads that store down a column meet different banks. A
 #: multiple of four keeps the rows aligned for 16-byte loads.
@@ -102,9 +102,8 @@ def as_product(group: FusionGroup) -> Product | None:
         at -= 1
     if left.depends_on(rows[-1]) or at == len(rows) - 1:
         return None
-    return Product(
-        rows[:at], rows[at:-1], rows[-1], Axis(k, simplify_index(reduce.extents[0])), left, right, node.dtype
-    )
+    k_axis = Axis(k, simplify_index(reduce.extents[0]))
+    return Product(rows[:at], rows[at:-1], rows[-1], k_axis, left, right, node.dtype)
 
 
 def _operand(e: Expr, demands: Sequence[Demand]) -> Operand:
@@ -203,11 +202,11 @@ class _Tiles:
 
     def _emitter(self, extents: Mapping[Var, Expr]) -> Emitter:
         batch = {a.var: a.extent for a in self.product.batch}
-        return Emitter(Values(self.signature.leaves, {**batch, **extents}, self.signature.checks))
+        return Emitter(self.signature.values({**batch, **extents}))
 
     def _runs_along_k(self, operand: Operand) -> bool:
         """Tell whether neighbouring elements in memory are those of neighbouring k, as far as can be seen."""
-        emitter = Emitter(Values(self.signature.leaves, self.group.extents, self.signature.checks))
+        emitter = Emitter(self.signature.values(self.group.extents))
         k = self.product.k.var
         _value(operand, emitter, {})
         for s in statements(tuple(emitter.statements)):
@@ -257,9 +256,7 @@ class _Tiles:
             moved(tuple(a.var for a in group.rows)),
             emitter.let(group.contract.op.name, Load(self.acc, (u, v))),
         )
-        for node, at in group.outputs:
-            value = emitter.value(node, moved(at))
-            emitter.statements.append(Store(self.signature.outputs[node], emitter.canonical(moved(at)), value))
+        store_outputs(emitter, [(node, moved(at)) for node, at in group.outputs], self.signature)
         tests = [
             compare("lt", position, extent)
             for position, extent, tile in ((i, self.m, s.tile_m), (j, self.n, s.tile_n))

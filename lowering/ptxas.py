@@ -65,7 +65,7 @@ def parse_report(text: str) -> tuple[Report, ...]:
     for name, said in zip(parts[1::2], parts[2::2], strict=True):
         stack = _STACK.search(said)
         registers, shared = _REGISTERS.search(said), _SHARED.search(said)
-        numbers = [int(n) for n in stack.groups()] if stack else [0, 0, 0]
+        frame, stores, loads = map(int, stack.groups()) if stack else (0, 0, 0)
         used = int(registers.group(1)) if registers else 0
-        found.append(Report(name, used, *numbers, int(shared.group(1)) if shared else 0))
+        found.append(Report(name, used, frame, stores, loads, int(shared.group(1)) if shared else 0))
     return tuple(found)
