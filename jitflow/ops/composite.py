@@ -278,12 +278,12 @@ def _expand_log_softmax(x: Node, *, axis: int) -> Node:
 
 
 def _numpy_softmax(x: Array, *, axis: int) -> Any:
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    e = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 def _numpy_log_softmax(x: Array, *, axis: int) -> Any:
-    s = x - x.max(axis=axis, keepdims=True)
+    s = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     return s - np.log(np.exp(s).sum(axis=axis, keepdims=True))
 
 

@@ -176,7 +176,7 @@ def getitem(x: Operand, key: Any) -> Node:
     >>> import jitflow as jf
     >>> x = jf.placeholder("x", jf.float32, ("n", 4))
     >>> x[1:, ::-2].shape
-    (max(n - 1, 0), 2)
+    (max(0, n - 1), 2)
     """
     node = as_node(x)
     items = _without_ellipsis(key if isinstance(key, tuple) else (key,), node.shape)

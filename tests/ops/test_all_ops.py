@@ -1,0 +1,203 @@
+"""Every operator against its own samples: from `OPS` alone, so that a new operator is tested by being defined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import jitflow.ops  # noqa: F401  (fills OPS)
+from jitflow.dtypes import as_dtype
+from jitflow.errors import JitflowError
+from jitflow.graph import OPS, Node, OpDef, Sample, make_node, make_placeholder, toposort
+from jitflow.interp import evaluate, interpret_nodes
+from jitflow.simplify import evaluate_index
+from jitflow.types import Dim, TensorType, named_dim
+from tests.support.eval_element import evaluate_element
+
+NAMES = sorted(name for name, op in OPS.items() if not op.source)
+WITH_ELEMENT = [n for n in NAMES if OPS[n].element is not None]
+WITH_EXPAND = [n for n in NAMES if OPS[n].expand is not None]
+WITH_VJP = [n for n in NAMES if OPS[n].vjp is not None]
+MATHS = frozenset({"exp", "log", "tanh", "sin", "cos", "erf", "pow"})
+
+
+def samples_of(op: OpDef) -> list[Sample]:
+    assert op.samples is not None, f"{op.name} has no samples"
+    return list(op.samples(np.random.default_rng(0)))
+
+
+def valid_samples(op: OpDef) -> Iterator[tuple[str, Sample, list[Node], Node, dict[Node, np.ndarray]]]:
+    """Yield the samples that must work: a label, the sample, its inputs, its node and the feeds."""
+    for k, sample in enumerate(samples_of(op)):
+        if sample.raises is None:
+            inputs, node = build(op, sample)
+            shapes = ", ".join(f"{x.dtype}{x.shape}" for x in sample.inputs)
+            yield f"{op.name} sample {k}: {shapes} {sample.attrs}", sample, inputs, node, feeds(inputs, sample)
+
+
+def build(op: OpDef, sample: Sample, symbolic: bool = False) -> tuple[list[Node], Node]:
+    inputs = []
+    for x in sample.inputs:
+        shape: tuple[Dim, ...] = x.shape
+        if symbolic:
+            shape = tuple(named_dim(f"d{n}") if n > 1 else n for n in x.shape)
+        inputs.append(make_placeholder(None, as_dtype(x.dtype), shape))
+    return inputs, make_node(op, inputs, sample.attrs)
+
+
+def feeds(inputs: list[Node], sample: Sample) -> dict[Node, np.ndarray]:
+    return dict(zip(inputs, sample.inputs, strict=True))
+
+
+def assert_same(got: np.ndarray, expected: np.ndarray, label: str) -> None:
+    """Fail unless the bits are the same, any NaN being as good as another."""
+    assert got.dtype == expected.dtype, label
+    assert got.shape == expected.shape, label
+    if got.dtype.kind == "f":
+        assert np.array_equal(np.isnan(got), np.isnan(expected)), f"{label}\n{got}\n{expected}"
+        keep = ~np.isnan(got)
+        got, expected = got[keep], expected[keep]
+        assert np.array_equal(np.signbit(got), np.signbit(expected)), f"{label}\n{got}\n{expected}"
+    assert np.array_equal(got, expected), f"{label}\n{got}\n{expected}"
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray, ulps: float, scale: float, label: str) -> None:
+    """Fail unless infinities and NaN agree and the rest is within `ulps` units of the value or of `scale`."""
+    assert got.dtype == expected.dtype, label
+    assert got.shape == expected.shape, label
+    eps = float(np.finfo(got.dtype).eps)
+    special = ~(np.isfinite(got) & np.isfinite(expected))
+    np.testing.assert_array_equal(got[special], expected[special], err_msg=label)
+    np.testing.assert_allclose(
+        got[~special], expected[~special], rtol=ulps * eps, atol=max(ulps * eps * scale, 1e-300), err_msg=label
+    )
+
+
+def magnitude(sample: Sample) -> float:
+    """Return the largest finite magnitude among float inputs, but not one of the extremes."""
+    finite = [np.abs(x[np.isfinite(x)].astype(np.float64)) for x in sample.inputs if x.dtype.kind == "f"]
+    return max((float(x[x < 1e6].max(initial=1.0)) for x in finite), default=1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inferred_type_is_that_of_numpy(name: str) -> None:
+    for label, sample, _, node, _ in valid_samples(OPS[name]):
+        result = evaluate(node, sample.inputs, {})  # checks dtype and shape
+        assert node.type == TensorType(as_dtype(result.dtype), result.shape), label
+
+
+@pytest.mark.parametrize("name", WITH_ELEMENT)
+def test_element_rule_is_the_numpy_rule(name: str) -> None:
+    op = OPS[name]
+    for label, sample, inputs, node, _ in valid_samples(op):
+        expected = evaluate(node, sample.inputs, {})
+        got = evaluate_element(op, [x.type for x in inputs], sample.inputs, sample.attrs, node.type)
+        if name in MATHS and got.dtype.kind == "f":
+            assert_close(got, expected, ulps=4, scale=0.0, label=label)
+        elif name == "matmul" and got.dtype.kind == "f":
+            assert_close(got, expected, ulps=sample.inputs[0].shape[-1], scale=magnitude(sample) ** 2, label=label)
+        else:
+            assert_same(got, expected, label)
+
+
+@pytest.mark.parametrize("name", WITH_EXPAND)
+def test_expansion_is_the_numpy_rule(name: str) -> None:
+    op = OPS[name]
+    for label, sample, inputs, node, fed in valid_samples(op):
+        assert op.expand is not None
+        expanded = op.expand(*inputs, **sample.attrs)
+        assert expanded.type == node.type, label
+        assert expanded.op is not op, label
+        expected = evaluate(node, sample.inputs, {})
+        (got,) = interpret_nodes([expanded], fed)
+        if op.exact:
+            assert_same(got, expected, label)
+        else:
+            assert_close(got, expected, ulps=64, scale=magnitude(sample), label=label)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_symbolic_shapes_give_the_same(name: str) -> None:
+    op = OPS[name]
+    for label, sample, _, node, _ in valid_samples(op):
+        inputs, symbolic = build(op, sample, symbolic=True)
+        dims = {named_dim(f"d{n}"): n for x in sample.inputs for n in x.shape}
+        assert tuple(evaluate_index(d, dims) for d in symbolic.shape) == node.shape, label
+        (got,) = interpret_nodes([symbolic], feeds(inputs, sample))
+        expected = evaluate(node, sample.inputs, {})
+        assert_same(got, expected, label)
+        if op.element is not None and name not in MATHS and name != "matmul":
+            types = [x.type for x in inputs]
+            element = evaluate_element(op, types, sample.inputs, sample.attrs, symbolic.type, dims)
+            assert_same(element, expected, label)
+
+
+@pytest.mark.parametrize("name", WITH_VJP)
+def test_vjp_is_the_slope(name: str) -> None:
+    op = OPS[name]
+    rng = np.random.default_rng(1)
+    for label, sample, inputs, node, fed in valid_samples(op):
+        assert op.vjp is not None
+        if not node.dtype.is_float:
+            continue  # cotangents are floats
+        ct = make_placeholder(None, node.dtype, node.shape)
+        grads = op.vjp(ct, node, *inputs, **sample.attrs)
+        assert len(grads) == len(inputs), label
+        for g, x in zip(grads, inputs, strict=True):
+            assert g is None or g.type == x.type, f"{label}: {g!r} for {x!r}"
+            assert g is None or x.dtype.is_float, label
+        if not is_smooth(sample, node):
+            continue
+        weights = rng.normal(size=node.shape)
+        moves = [rng.normal(size=x.shape) if x.dtype == np.float64 else None for x in sample.inputs]
+        flowing = [(g, d) for g, d in zip(grads, moves, strict=True) if g is not None and d is not None]
+        used = {ct: weights} | fed
+        values = interpret_nodes([g for g, _ in flowing], restrict(used, [g for g, _ in flowing]))
+        predicted = sum(float((v * d).sum()) for v, (_, d) in zip(values, flowing, strict=True))
+        h = 1e-6
+        ends = []
+        for sign in (1, -1):
+            moved = [x if d is None else x + sign * h * d for x, d in zip(sample.inputs, moves, strict=True)]
+            ends.append(evaluate(node, moved, {}))
+        if not np.isfinite(ends).all():
+            continue  # the mean of nothing, padding with NaN
+        measured = float(((ends[0] - ends[1]) / (2 * h) * weights).sum())
+        assert predicted == pytest.approx(measured, rel=2e-4, abs=2e-6), label
+
+
+def is_smooth(sample: Sample, node: Node) -> bool:
+    floats = [x for x in sample.inputs if x.dtype.kind == "f"]
+    is_double = node.dtype.np == np.float64 and all(x.dtype == np.float64 for x in floats)
+    return sample.smooth and is_double and all(np.isfinite(x).all() for x in floats)
+
+
+def restrict(given: dict[Node, np.ndarray], fetched: list[Node]) -> dict[Node, np.ndarray]:
+    """Return the feeds that `fetched` need; others would be refused."""
+    needed = set(toposort(fetched))
+    return {x: v for x, v in given.items() if x in needed}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_name_the_fault_and_the_users_line(name: str) -> None:
+    op = OPS[name]
+    for k, sample in enumerate(samples_of(op)):
+        if sample.raises is None:
+            continue
+        with pytest.raises(JitflowError) as caught:
+            inputs, node = build(op, sample)
+            interpret_nodes([node], feeds(inputs, sample))
+        message = str(caught.value)
+        assert type(caught.value) is sample.raises, f"{name} sample {k}: {caught.value!r}"
+        assert re.search(sample.match, message.split("\n")[0]), f"{name} sample {k}: {message}"
+        assert re.search(r"\n  at .*test_all_ops\.py:\d+$", message), f"{name} sample {k}: {message}"
+
+
+def test_there_are_samples_of_every_kind() -> None:
+    for name in NAMES:
+        samples = samples_of(OPS[name])
+        assert any(s.raises is None for s in samples), name
+        sizes = [x.size for s in samples for x in s.inputs]
+        assert not sizes or 0 in sizes or name in ("argmax", "argmin"), f"{name}: no sample of size 0"
