@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.__main__ import failure_of
 from tests.fuzz.generate import random_case
+from tests.fuzz.run import failure_of
 from tests.fuzz.shrink import shrink
 
 #: Graphs per test, so that a failure names few seeds and a run can be interrupted.
