@@ -36,7 +36,7 @@ def simplify_index(e: Expr | int, extents: Extents | None = None) -> Expr:
     """
     if not isinstance(e, Expr):
         return const_index(e)
-    if isinstance(e, (Const, Var)):
+    if isinstance(e, Const) or (isinstance(e, Var) and not extents):
         return e
     if extents:
         return _from_poly(_poly(e, extents))

@@ -344,7 +344,7 @@ def find_static(fetches: Sequence[Node], feeds: Collection[Node]) -> list[Node]:
     order = toposort(fetches, set(feeds))
     static: dict[Node, bool] = {}
     for node in order:
-        if node in feeds or node.op.name == "placeholder" or any(isinstance(d, Expr) for d in node.shape):
+        if node in feeds or node.op.name == "placeholder" or _has_dims(node.shape) or _has_dims(node.attrs):
             static[node] = False
         else:
             static[node] = all(static[x] for x in node.inputs)
@@ -366,6 +366,11 @@ def find_static(fetches: Sequence[Node], feeds: Collection[Node]) -> list[Node]:
         if _count(node) <= max(1 << 16, 4 * given):
             out.append(node)
     return out
+
+
+def _has_dims(x: Any) -> bool:
+    """Tell whether a symbolic dim occurs in a shape or in attributes."""
+    return isinstance(x, Expr) or (isinstance(x, tuple) and any(_has_dims(y) for y in x))
 
 
 def _permutes(nodes: Iterable[Node]) -> bool:
