@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -71,9 +72,8 @@ def shl_lanes(a: Array, n: Array, bits: int) -> Array:
 def shr_lanes(a: Array, n: Array, bits: int) -> Array:
     """Shift right lane by lane; see `shr`."""
     inside = (n >= 0) & (n < bits)
-    return np.where(
-        inside, a >> np.where(inside, n, n.dtype.type(0)), np.where(a < 0, a.dtype.type(-1), a.dtype.type(0))
-    )
+    sign = np.where(a < 0, ~a.dtype.type(0), a.dtype.type(0))
+    return np.where(inside, a >> np.where(inside, n, n.dtype.type(0)), sign)
 
 
 def fmin(a: Any, b: Any) -> Any:
@@ -135,20 +135,16 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 def _odd_sum(x: float, y: float) -> float:
     """Return ``x + y`` rounded to odd: rounding this again to at most 51 bits gives the sum rounded once."""
-    s = x + y
-    if not math.isfinite(s):
-        return s
-    t = s - x
-    error = (x - (s - t)) + (y - t)
-    if error == 0.0 or struct.unpack("<q", struct.pack("<d", s))[0] & 1:
+    s: float
+    s, error = _sum(x, y)
+    if not math.isfinite(s) or error == 0.0 or struct.unpack("<q", struct.pack("<d", s))[0] & 1:
         return s
     return math.nextafter(s, math.inf if error > 0 else -math.inf)
 
 
 def _odd_sum_lanes(x: Array, y: Array) -> Array:
-    s = x + y
-    t = s - x
-    error = (x - (s - t)) + (y - t)
+    s: Array
+    s, error = _sum(x, y)
     even = (s.view(np.int64) & 1) == 0
     return np.where(np.isfinite(s) & (error != 0) & even, np.nextafter(s, np.where(error > 0, np.inf, -np.inf)), s)
 
@@ -160,40 +156,52 @@ def _fma_small_lanes(a: Array, b: Array, c: Array) -> Array:
 
 
 def _fma64(a: float, b: float, c: float) -> float:
-    """Fma of f64 by exact rational arithmetic; special values and zeros follow the plain formula."""
+    """Fma of f64."""
+    if _is_safe(abs(a), abs(b), abs(c)):
+        return float(_emulated_fma(a, b, c, _odd_sum))
     if math.isfinite(a) and math.isfinite(b) and not math.isfinite(c):
         return c
     if a == 0.0 or b == 0.0 or not (math.isfinite(a) and math.isfinite(b)):
         return a * b + c
-    exact = Fraction(a) * Fraction(b) + Fraction(c)
-    if exact == 0:
+    total = Fraction(a) * Fraction(b) + Fraction(c)
+    if total == 0:
         # The product is not zero, so this is x - x, which is +0 when rounding to nearest.
         return 0.0
     try:
-        return exact.numerator / exact.denominator
+        return total.numerator / total.denominator
     except OverflowError:
-        return math.inf if exact > 0 else -math.inf
+        return math.inf if total > 0 else -math.inf
 
 
 def _fma64_lanes(a: Array, b: Array, c: Array) -> Array:
-    """Fma of f64 lanes (Boldo and Melquiond, "Emulation of FMA", 2008), lanes with extreme exponents one by one."""
-    high, low = _product(a, b)
-    t = c + low
-    z = t - c
-    t_low = (c - (t - z)) + (low - z)
-    v = high + t
-    z = v - high
-    v_low = (high - (v - z)) + (t - z)
-    out = np.asarray(v + _odd_sum_lanes(t_low, v_low))
-    size_a, size_b, size_c = abs(a), abs(b), abs(c)
-    safe = (size_a > 1 / _SAFE_FACTOR) & (size_a < _SAFE_FACTOR) & (size_b > 1 / _SAFE_FACTOR) & (size_b < _SAFE_FACTOR)
-    safe &= (size_c > 1 / _SAFE_ADDEND) & (size_c < _SAFE_ADDEND)
-    for i in np.flatnonzero(~safe):
+    """Fma of f64 lanes; those with extreme exponents one by one."""
+    out = np.asarray(_emulated_fma(a, b, c, _odd_sum_lanes))
+    for i in np.flatnonzero(~_is_safe(abs(a), abs(b), abs(c))):
         out[i] = _fma64(float(a[i]), float(b[i]), float(c[i]))
     return out
 
 
-def _product(a: Array, b: Array) -> tuple[Array, Array]:
+def _is_safe(a: Any, b: Any, c: Any) -> Any:
+    low, high = 1 / _SAFE_FACTOR, _SAFE_FACTOR
+    return (low < a) & (a < high) & (low < b) & (b < high) & (c > 1 / _SAFE_ADDEND) & (c < _SAFE_ADDEND)
+
+
+def _emulated_fma(a: Any, b: Any, c: Any, odd_sum: Callable[[Any, Any], Any]) -> Any:
+    """Return the Fma of floats or arrays (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums")."""
+    high, low = _product(a, b)
+    t, t_low = _sum(c, low)
+    v, v_low = _sum(high, t)
+    return v + odd_sum(t_low, v_low)
+
+
+def _sum(x: Any, y: Any) -> tuple[Any, Any]:
+    """Return ``x + y`` as a rounded value and its exact error (Knuth)."""
+    s = x + y
+    t = s - x
+    return s, (x - (s - t)) + (y - t)
+
+
+def _product(a: Any, b: Any) -> tuple[Any, Any]:
     """Return ``a * b`` as a rounded value and its exact error (Dekker and Veltkamp)."""
     split = 134217729.0  # 2**27 + 1
     p = a * b

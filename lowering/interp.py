@@ -38,14 +38,16 @@ def interpret(
     dims: Mapping[str, int] | None = None,
     *,
     reverse: bool = False,
+    fma: bool = True,
 ) -> None:
     """Run `kernel` on arrays, by parameter name or in parameter order; its stores change them in place.
 
-    Dims that are not given are taken from the shapes of the arrays.
+    Dims that are not given are taken from the shapes of the arrays. ``fma=False`` computes maths functions as targets
+    without fused multiply-add do.
     """
     arrays = _arrays(kernel, buffers)
     sizes = _sizes(kernel, arrays, dims or {})
-    program = to_python(kernel)
+    program = to_python(kernel, fma)
     clock = Clock(reverse)
     memories = [given(b.name, a, clock, b in kernel.reads) for b, a in zip(kernel.params, arrays, strict=True)]
     try:
@@ -190,15 +192,15 @@ def _exchange(
             lane = i - start
             source = {"shfl_down": lane + by, "shfl_up": lane - by, "shfl_xor": lane ^ by, "shfl_idx": by}[name]
             other = asked.get(start + source) if 0 <= source < WARP else asked[i]
-            # A lane of the warp that the block has no thread for: undefined on hardware, so as conspicuous as it gets.
-            answers[i] = (
-                value * np.float32("nan")
-                if other is None and isinstance(value, np.floating)
-                else (value if other is None else other[2])
-            )
+            answers[i] = _nonsense(value) if other is None else other[2]
         for i in warp:
             del waiting[i]
     return found
+
+
+def _nonsense(value: Any) -> Any:
+    """Return what comes from a lane that the block has no thread for: anything, so something conspicuous."""
+    return value * np.float32("nan") if isinstance(value, np.floating) else value
 
 
 def _check_barrier(waiting: dict[int, tuple[Any, ...]], running: dict[int, Any], count: int) -> None:

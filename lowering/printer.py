@@ -78,14 +78,12 @@ ATOMIC_OPS = ("add", "min", "max")
 UNARY_CALLS = tuple(op for op in Unary.OPS if op not in ("neg", "not"))
 #: Target operations that make one bool of a vector of bools.
 MASK_CALLS = ("any", "all")
-#: Words that stand for nodes when called; an intrinsic (`Call`) cannot have such a name.
-BUILTINS = frozenset(
-    {"min", "max", "bitcast", "select", "fma", "splat", "ramp", "shuffle", "reduce", *UNARY_CALLS}
-    | {d.short for d in (*ALL, index)}
-)
+_DTYPES = frozenset(d.short for d in (*ALL, index))
+#: Words that stand for nodes when called; an intrinsic (`Call`) cannot have such a name, a variable may.
+BUILTINS = _DTYPES | {"min", "max", "bitcast", "select", "fma", "splat", "ramp", "shuffle", "reduce", *UNARY_CALLS}
 _STATEMENTS = ("let", "alloc", "stream", "while", "if", "else", "barrier", "pass", "check_index", "atomic", "call")
 _KEYWORDS = frozenset({"kernel", *_STATEMENTS, "in", "read", "align", "true", "false", "nan", "inf"})
-RESERVED = _KEYWORDS | BUILTINS | set(LOOP_KINDS) | set(SPACES)
+RESERVED = _KEYWORDS | _DTYPES | set(LOOP_KINDS) | set(SPACES)
 
 _WIDTH = 120
 

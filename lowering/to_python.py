@@ -77,9 +77,9 @@ class Program:
 
     __slots__ = ("kernel", "launch", "names", "origins", "run")
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, fma: bool) -> None:
         self.kernel = kernel
-        t = _Translator(kernel.name, kernel.callees, self)
+        t = _Translator(kernel.name, fma, kernel.callees, self)
         source = t.function(kernel)
         #: Per line of the source, the statement it comes from; per Python variable, its name in the IR.
         self.origins: list[Stmt | None] = t.origins
@@ -114,14 +114,14 @@ class Program:
 
 
 @functools.lru_cache(maxsize=64)
-def to_python(kernel: Kernel) -> Program:
-    """Return `kernel` as a program of the loop interpreter."""
-    return Program(kernel)
+def to_python(kernel: Kernel, fma: bool = True) -> Program:
+    """Return `kernel` as a program of the loop interpreter; `fma` chooses the form of the maths functions."""
+    return Program(kernel, fma)
 
 
 class _Translator:
-    def __init__(self, name: str, callees: tuple[Kernel, ...] = (), program: Program | None = None) -> None:
-        self.title, self.callees = name, callees
+    def __init__(self, name: str, fma: bool, callees: tuple[Kernel, ...] = (), program: Program | None = None) -> None:
+        self.title, self.fma, self.callees = name, fma, callees
         self.lines: list[str] = []
         self.origins: list[Stmt | None] = []
         self.names: dict[Var | Buffer, str] = {}
@@ -270,7 +270,7 @@ class _Translator:
         callee = next((k for k in self.callees if k.name == s.kernel), None)
         if callee is None:
             raise CompilerBug(f"{self.title} calls {s.kernel}, which is not among its callees")
-        run = to_python(callee).run
+        run = to_python(callee, self.fma).run
         views = [f"{self.name(b)}.view({self.expr(o)})" for b, o in zip(s.buffers, s.offsets, strict=True)]
         wait = "yield from " if inspect.isgeneratorfunction(run) else ""
         args = ["thread", *views, *map(self.expr, s.args)]
@@ -409,7 +409,7 @@ class _Translator:
             return f"(yield ({e.name!r}, {self.fresh('')}, {args[0]}, {args[1]}))"
         if e.name in MASK_CALLS:
             return f"bool(({args[0]}).{e.name}())"
-        return f"{self.constant(_function(e.name, e.of))}({', '.join(args)})"
+        return f"{self.constant(_function(e.name, e.of, self.fma))}({', '.join(args)})"
 
 
 class _OwnMemory:
@@ -420,10 +420,10 @@ class _OwnMemory:
 
 
 @functools.cache
-def _function(name: str, of: Type) -> Callable[..., Any]:
+def _function(name: str, of: Type, fma: bool) -> Callable[..., Any]:
     """Return the vector-maths function `name` on values of type `of`."""
-    f = vecmath.define(name, of)
-    t = _Translator(name)
+    f = vecmath.define(name, of, fma=fma)
+    t = _Translator(name, fma)
     t.env["thread"] = _OwnMemory()
     t.put("", f"def run({', '.join(t.bind(p) for p in f.params)}):")
     t.body(f.body, "  ")
