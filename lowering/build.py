@@ -511,16 +511,23 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
             emitter.know(node, where, emitter.let(node.op.name, acc.result(lane)))
         return emitter
 
-    order = sorted({level[n] for n, _ in element})
-    for number in order:
+    folded = {a.var for a in group.inner}
+    inner_outputs = [e for e in group.outputs if any(free_vars(i) & folded for i in e[1])]
+    for number in sorted({level[n] for n, _ in (*element, *inner_outputs)}):
         some = [(e, Accumulator(e[0], reduce_of(e), width)) for e in element if level[e[0]] == number]
         for _, acc in some:
             body += [Alloc(b) for b in acc.buffers]
         body.append(at_lane(lambda renamed, lane, inside, some=some: tuple(s for _, a in some for s in a.start(lane))))
         inner = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner]
+        stores = [e for e in inner_outputs if level[e[0]] == number]
 
         def step(
-            renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None, some: Any = some, inner: Any = inner
+            renamed: Mapping[Var, Expr],
+            lane: Expr,
+            inside: Expr | None,
+            some: Any = some,
+            inner: Any = inner,
+            stores: Any = stores,
         ) -> Body:
             # Lanes beyond the end fold zeros that nobody looks at: cheaper than keeping their accumulators.
             emitter = emitter_at(renamed, lane, {a.var: a.extent for a in inner})
@@ -528,17 +535,37 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
                 where = tuple(substitute_all(i, renamed) for i in at)
                 _, value = emitter.reduce(node, where, [_position(a) for a in inner], inside)
                 emitter.statements.extend(acc.fold(lane, value, _row_position(inner, [_position(a) for a in inner])))
-            return tuple(emitter.statements)
+            here = {**renamed, **{a.var: _position(b) for a, b in zip(group.inner, inner, strict=True)}}
+            return (*emitter.statements, *_guarded_stores(emitter, stores, signature, here, inside))
 
         body += nest(inner, (at_lane(step),))
         known_lanes += some
 
     def finish(renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None) -> Body:
         emitter = emitter_at(renamed, lane, {})
-        outputs = [(n, tuple(substitute_all(i, renamed) for i in at)) for n, at in group.outputs]
-        store_outputs(emitter, outputs, signature)
-        stores = tuple(emitter.statements)
-        return stores if inside is None else (If(inside, stores),)
+        stores = _guarded_stores(emitter, row_outputs, signature, renamed, inside)
+        return (*emitter.statements, *stores)
 
-    body.append(at_lane(finish))
+    row_outputs = [e for e in group.outputs if e not in inner_outputs]
+    if row_outputs:
+        body.append(at_lane(finish))
     return nest([*outer, strip] if strip is not None else outer, tuple(body), first="parallel")
+
+
+def _guarded_stores(
+    emitter: Emitter,
+    outputs: Iterable[Element],
+    signature: Signature,
+    renamed: Mapping[Var, Expr],
+    inside: Expr | None,
+) -> Body:
+    """Return the stores of `outputs` where `inside`; what they need goes to `emitter`, but for guarded loads."""
+    values = []
+    for node, at in outputs:
+        where = tuple(substitute_all(i, renamed) for i in at)
+        values.append((node, where, emitter.value(node, where, inside)))
+    stores = tuple(
+        Store(signature.outputs[node], signature.address(node, emitter.canonical(where)), value)
+        for node, where, value in values
+    )
+    return stores if inside is None or not stores else (If(inside, stores),)
