@@ -48,6 +48,11 @@ def build(op: OpDef, sample: Sample, symbolic: bool = False) -> tuple[list[Node]
     return inputs, make_node(op, inputs, sample.attrs)
 
 
+def build_and_run(op: OpDef, sample: Sample) -> None:
+    inputs, node = build(op, sample)
+    interpret_nodes([node], feeds(inputs, sample))
+
+
 def feeds(inputs: list[Node], sample: Sample) -> dict[Node, np.ndarray]:
     return dict(zip(inputs, sample.inputs, strict=True))
 
@@ -187,8 +192,7 @@ def test_errors_name_the_fault_and_the_users_line(name: str) -> None:
         if sample.raises is None:
             continue
         with pytest.raises(JitflowError) as caught:
-            inputs, node = build(op, sample)
-            interpret_nodes([node], feeds(inputs, sample))
+            build_and_run(op, sample)
         message = str(caught.value)
         assert type(caught.value) is sample.raises, f"{name} sample {k}: {caught.value!r}"
         assert re.search(sample.match, message.split("\n")[0]), f"{name} sample {k}: {message}"

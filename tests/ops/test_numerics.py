@@ -1,4 +1,4 @@
-"""Numbers where operators are easily wrong: signed zeros, NaN, extremes, promotion, the order of sums, special values."""
+"""Numbers that operators easily get wrong: signed zeros, NaN, extremes, promotion, orders of sums, special values."""
 
 from __future__ import annotations
 

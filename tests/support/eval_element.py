@@ -26,6 +26,7 @@ from jitflow.expr import (
     Select,
     Unary,
     Var,
+    type_of,
 )
 from jitflow.graph import Index, OpDef
 from jitflow.simplify import evaluate_index
@@ -51,7 +52,7 @@ def evaluate_element(op: OpDef, types, arrays, attrs, out: TensorType, dims=None
     readers = [ArrayReader(t, a) for t, a in zip(types, arrays, strict=True)]
     subscripts = [Var(f"i{k}", floor=0) for k in range(out.rank)]
     rule = op.element(Index(subscripts, out), *readers, **attrs)
-    assert rule.type.dtype is out.dtype and rule.type.lanes == 1, f"the rule gives {rule.type}, not {out.dtype}"
+    assert rule.type is type_of(out.dtype), f"the rule gives {rule.type}, not {out.dtype}"
     memory = {r.buffer: r.array for r in readers}
     shape = tuple(evaluate_index(d, dims) for d in out.shape)
     result = np.zeros(shape, out.dtype.np)
@@ -255,7 +256,7 @@ def _fma(a, b, c):
     try:
         return of(float(exact))
     except OverflowError:
-        return of(math.copysign(math.inf, exact))
+        return of(math.inf if exact > 0 else -math.inf)
 
 
 def _reduce(e: Reduce, env, memory):
@@ -285,12 +286,16 @@ def _reduce(e: Reduce, env, memory):
         inner = env | dict(zip(e.vars, place, strict=True))
         k = place[-1] % lanes
         if e.contract and dtype.is_float:
-            assert isinstance(e.body, Binary) and e.body.op == "mul" and lanes == 1
+            assert lanes == 1
+            assert isinstance(e.body, Binary)
+            assert e.body.op == "mul"
             a, b = value_of(e.body.a, inner, memory), value_of(e.body.b, inner, memory)
             accumulators[k] = _fma(a, b, accumulators[k])
         else:
             accumulators[k] = _binary(e.op, accumulators[k], value_of(e.body, inner, memory), dtype)
     while len(accumulators) > 1:
         half = len(accumulators) // 2
-        accumulators = [_binary(e.op, a, b, dtype) for a, b in zip(accumulators[:half], accumulators[half:], strict=True)]
+        accumulators = [
+            _binary(e.op, a, b, dtype) for a, b in zip(accumulators[:half], accumulators[half:], strict=True)
+        ]
     return accumulators[0]
