@@ -285,10 +285,11 @@ class ExprEmitter(IndexEmitter):
             parts += more
         return total, parts
 
-    def _mask(self, mask: Expr | None, lanes: int) -> str | None:
+    def _mask(self, buffer: Buffer, mask: Expr | None, lanes: int) -> str | None:
         """Return the lanes that may touch memory, by `mask` and the guards around; None for all of them."""
         own = None if mask is None or _splat_value(mask) is True else self.value(mask)
-        guard = self._guards[-1][0] if self._guards else None
+        # A masked access would keep a register buffer in memory.
+        guard = self._guards[-1][0] if self._guards and buffer.space != "register" else None
         if own is None or guard is None:
             return own or guard
         return self.inst(f"and {vector_text('i1', lanes)} {own}, {guard}")
@@ -297,9 +298,10 @@ class ExprEmitter(IndexEmitter):
         p, parts = self.offset(e.buffer, e.index)
         lanes, scalar = e.type.lanes, type_of(e.buffer.dtype)
         if lanes == 1:
-            guard = None if not self._guards else self._any(*self._guards[-1])
+            guarded = self._guards and e.buffer.space != "register"
+            guard = self._any(*self._guards[-1]) if guarded else None
             return self._load_if(guard, e.buffer, p, scalar)
-        mask = self._mask(e.mask, lanes)
+        mask = self._mask(e.buffer, e.mask, lanes)
         stride = p.get((LANE,), 0)
         if parts or not _is_ramp(p) or stride not in (-1, 0, 1):
             return self._from_memory(self._gather(e, p, parts, mask), e.type)
@@ -380,7 +382,7 @@ class ExprEmitter(IndexEmitter):
         operand = self._to_memory(self.value(value), of)
         p, parts = self.offset(buffer, subscripts)
         memory, lanes, ptr = memory_text(of), of.lanes, self.pointer_type(buffer)
-        on = self._mask(mask, lanes)
+        on = self._mask(buffer, mask, lanes)
         hint = ", !nontemporal !99" if stream else ""
         stride = p.get((LANE,), 0)
         if lanes == 1:
@@ -419,8 +421,8 @@ class ExprEmitter(IndexEmitter):
 
 
 def has_load(e: Expr) -> bool:
-    """Tell whether `e` reads memory."""
-    return any(isinstance(x, Load) for x in walk(e))
+    """Tell whether `e` reads memory that a condition may have to guard. Registers are always there."""
+    return any(isinstance(x, Load) and x.buffer.space != "register" for x in walk(e))
 
 
 def _splat_value(e: Expr) -> int | float | bool | None:

@@ -95,17 +95,18 @@ class _Fixed:
 
     def is_movable(self, e: Expr) -> bool:
         """Tell whether `e` may be computed once, in front of the loop."""
+        loads = []
         for x in walk(e):
             if isinstance(x, Var):
                 if x in self.inside:
                     return False
-            elif isinstance(x, Load) and not self._is_safe(x):
-                return False
-        return True
+            elif isinstance(x, Load):
+                if x.buffer in self.written or x.mask is not None:
+                    return False
+                loads.append(x)
+        return all(self._is_inside(x) for x in loads)
 
-    def _is_safe(self, e: Load) -> bool:
-        if e.buffer in self.written or e.mask is not None:
-            return False
+    def _is_inside(self, e: Load) -> bool:
         return all(
             i.type.lanes == 1 and is_nonnegative(i, self.extents) and is_less(i, n, self.extents)
             for i, n in zip(e.index, e.buffer.shape, strict=True)
