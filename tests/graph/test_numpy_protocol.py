@@ -1,0 +1,184 @@
+"""numpy's functions applied to Tensors: they build nodes with numpy's values, or say why not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jitflow as jf
+from jitflow.numpy_protocol import FUNCTIONS, UFUNCS
+from jitflow.tensor import Tensor
+
+A = np.array([[0.5, -1.5, 2.0], [3.0, 0.25, -0.75]])
+
+
+@pytest.mark.parametrize("name", sorted(UFUNCS))
+def test_every_ufunc_gives_numpys_values_and_dtype(name: str) -> None:
+    ufunc: Any = getattr(np, name)
+    if name.startswith("bitwise") or name in ("invert", "left_shift", "right_shift"):
+        values = np.array([[5, 1, 7], [0, 2, 3]])
+    elif name in ("sqrt", "log", "power", "float_power"):
+        values = np.abs(A)
+    else:
+        values = A
+    x = jf.placeholder("x", values.dtype, values.shape)
+    other = values.T if name == "matmul" else np.abs(values[:1]) + 1
+    if name == "fabs" or ufunc.nin == 1:
+        calls = [((x,), (values,))]
+    else:
+        calls = [((x, other), (values, other)), ((other, x), (other, values))]
+    for args, arrays in calls:
+        built = ufunc(*args)
+        assert isinstance(built, Tensor)
+        with np.errstate(all="ignore"):
+            expected = ufunc(*arrays)
+        found = jf.interpret(built, {x: values})
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+FUNCTION_CALLS: list[Callable[[Any], Any]] = [
+    lambda x: np.sum(x),
+    lambda x: np.sum(x, axis=0, keepdims=True),
+    lambda x: np.sum(x, 1),
+    lambda x: np.sum(x, dtype=np.float32),
+    lambda x: np.prod(x, axis=1),
+    lambda x: np.mean(x, axis=0),
+    lambda x: np.mean(x, dtype=np.float64),
+    lambda x: np.var(x, ddof=1),
+    lambda x: np.std(x, axis=1),
+    lambda x: np.max(x, axis=1),
+    lambda x: np.amax(x),
+    lambda x: np.min(x, axis=1),
+    lambda x: np.amin(x, 0),
+    lambda x: np.any(x > 0, axis=0),
+    lambda x: np.all(x > 0),
+    lambda x: np.argmax(x, axis=1),
+    lambda x: np.argmin(x),
+    lambda x: np.reshape(x, (3, 2)),
+    lambda x: np.ravel(x),
+    lambda x: np.transpose(x),
+    lambda x: np.transpose(x, (1, 0)),
+    lambda x: np.matrix_transpose(x),
+    lambda x: np.swapaxes(x, 0, -1),
+    lambda x: np.moveaxis(x, 0, 1),
+    lambda x: np.expand_dims(x, 1),
+    lambda x: np.squeeze(np.expand_dims(x, 1)),
+    lambda x: np.broadcast_to(x, (2, 2, 3)),
+    lambda x: np.concatenate([x, x]),
+    lambda x: np.concatenate((x, A), axis=1),
+    lambda x: np.concat([A, x], axis=None),
+    lambda x: np.stack([x, A], axis=2),
+    lambda x: np.flip(x),
+    lambda x: np.roll(x, 1),
+    lambda x: np.roll(x, 1, axis=1),
+    lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=7.0),
+    lambda x: np.clip(x, -1.0, 1.0),
+    lambda x: np.clip(x, min=0.0),
+    lambda x: np.take(x, [0, 2], axis=1),
+    lambda x: np.take(x, [0, 5]),
+    lambda x: np.where(x > 0, x, -x),
+    lambda x: np.where(A > 0, x, 0.0),
+    lambda x: np.round(x),
+    lambda x: np.around(x),
+    lambda x: np.dot(x, np.ones(3)),
+    lambda x: np.dot(np.ones((4, 2)), x),
+    lambda x: np.dot(x, 2.0),
+    lambda x: np.zeros_like(x),
+    lambda x: np.ones_like(x, dtype=np.int32),
+    lambda x: np.full_like(x, 2.5),
+]
+
+
+def test_every_function_of_the_table_is_called_here() -> None:
+    called: set[str] = set()
+    for call in FUNCTION_CALLS:
+        called.update(call.__code__.co_names)
+    names = {f.__name__ for f in FUNCTIONS} | {"amax", "amin", "concat", "around"}
+    assert names - called <= {"shape", "ndim", "size"}
+
+
+@pytest.mark.parametrize("call", FUNCTION_CALLS)
+def test_functions_give_numpys_values_and_dtype(call: Callable[[Any], Any]) -> None:
+    x = jf.placeholder("x", jf.float64, (2, 3))
+    built, expected = call(x), np.asarray(call(A))
+    assert isinstance(built, Tensor)
+    found = jf.interpret(built, {x: A} if "x" in jf.show_graph(built) and _needs(built, x) else {})
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+def _needs(built: Tensor, x: Tensor) -> bool:
+    return 'name="x"' in jf.show_graph(built)
+
+
+def test_facts_of_a_tensor_come_as_facts() -> None:
+    x = jf.placeholder("x", jf.float64, ("n", 3))
+    assert np.shape(x) == ("n", 3)
+    assert np.ndim(x) == 2
+    assert np.size(jf.zeros((2, 3))) == 6
+
+
+def test_numpy_operands_on_the_left_build_nodes() -> None:
+    x = jf.placeholder("x", jf.float32, (3,))
+    a = np.array([1.0, 2.0, 3.0], np.float32)
+    for built in (a * x, a + x, a - x, a / x, a @ x, a < x, a == x, np.float32(2) * x, np.float64(2) ** x):
+        assert isinstance(built, Tensor)
+    assert (a * x).dtype is jf.float32
+    assert (np.float64(2) * x).dtype is jf.float64
+    assert (2.0 * x).dtype is jf.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: np.arctan2(x, x), "np.arctan2 does not take Tensors: jitflow has no operator for it"),
+        (lambda x: np.add.reduce(x), "np.add.reduce does not take Tensors: use jitflow's reductions, such as jf.sum"),
+        (lambda x: np.add.outer(x, x), "np.add.outer does not take Tensors"),
+        (lambda x: np.exp(x, out=np.zeros((2, 3))), "np.exp: a Tensor cannot be written into an array"),
+        (lambda x: np.exp(x, where=A > 0), "np.exp with Tensors has no parameter 'where'"),
+        (lambda x: np.linalg.inv(x), "np.inv does not take Tensors: use jitflow's functions, or np.inv on the result"),
+        (lambda x: np.sort(x), "np.sort does not take Tensors"),
+        (lambda x: np.sum(x, out=np.zeros(())), "np.sum: a Tensor cannot be written into an array (out=)"),
+        (lambda x: np.sum(x, where=A > 0), "unexpected keyword argument 'where'"),
+        (lambda x: np.max(x, initial=0.0), "max() got an unexpected keyword argument 'initial'"),
+        (lambda x: np.reshape(x, (6,), order="F"), "np.reshape: Tensors have no memory order 'F'"),
+        (lambda x: np.round(x, 2), "np.round: Tensors are rounded to whole numbers only"),
+        (lambda x: np.take(x, [0], mode="wrap"), "np.take: mode 'wrap' has no meaning for Tensors"),
+        (lambda x: np.where(x > 0), "np.where with Tensors takes a condition and two values"),
+        (lambda x: np.dot(x, np.zeros((2, 3, 4))), "np.dot with Tensors takes a second operand of at most two axes"),
+    ],
+)
+def test_what_has_no_meaning_for_tensors_is_a_type_error_with_advice(call: Callable[[Any], Any], message: str) -> None:
+    x = jf.placeholder("x", jf.float64, (2, 3))
+    with pytest.raises(TypeError) as caught:
+        call(x)
+    assert message in str(caught.value)
+
+
+def test_an_array_cannot_be_updated_in_place_by_a_tensor() -> None:
+    x = jf.placeholder("x", jf.float64, (3,))
+    a = np.zeros(3)
+    with pytest.raises(TypeError, match="cannot be written into an array"):
+        a += x
+    with pytest.raises(TypeError, match="making an array of a Tensor is not possible"):
+        a[:] = x
+
+
+def test_a_dtype_argument_converts() -> None:
+    x = jf.placeholder("x", jf.float64, (3,))
+    assert np.add(x, 1.0, dtype=np.float32).dtype is jf.float32
+
+
+def test_building_by_numpy_warns_of_nothing() -> None:
+    x = jf.placeholder("x", jf.float64, (3,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.divide(x, 0.0)
+        np.float64(0.0) / x
+        np.log(jf.constant([-1.0, 0.0]))
