@@ -418,8 +418,8 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
         to = None if dtype is None else as_dtype(dtype)
         if to is not None and isinstance(value, (bool, int, float)):
             return as_tensor(make_constant(value, to))
-        node = make_constant(_as_array(value, "constant"))
-        return as_tensor(node if to is None else cast.astype(node, to))
+        array = _as_array(value, "constant")
+        return as_tensor(make_constant(array if to is None else cast.cast_array(array, to)))
     except JitflowError as error:
         raise located(error) from None
 
