@@ -100,9 +100,9 @@ class _Generator:
     def kernel(self, name: str) -> Kernel:
         rng = self.rng
         shapes: list[tuple[int | None, ...]] = [(None, ROW), (None,), (2 * ROW,)]
-        inputs = [self.place(f"in{i}", rng.choice(DTYPES), s, rng.choice((None, 64))) for i, s in enumerate(shapes)]
-        outputs = [self.place(f"out{i}", rng.choice(DTYPES), s, None) for i, s in enumerate(shapes[:2])]
-        scratch = self.place("panel", float32, (ROW, ROW), None)
+        inputs = [self.place(f"in{i}", rng.choice(DTYPES), s) for i, s in enumerate(shapes)]
+        outputs = [self.place(f"out{i}", rng.choice(DTYPES), s) for i, s in enumerate(shapes[:2])]
+        scratch = self.place("panel", float32, (ROW, ROW))
         if rng.random() < 0.2:
             self.micro = _micro()
         context = Context((), (), tuple(inputs + outputs), tuple(outputs))
@@ -133,8 +133,8 @@ class _Generator:
         reads = frozenset(p.buffer for p in inputs)
         return Kernel(name, (*params, self.status), (self.n,), body, reads, notes, callees)
 
-    def place(self, name: str, dtype: DType, axes: tuple[int | None, ...], align: int | None) -> Place:
-        return Place(Buffer(name, dtype, [self.n if a is None else a for a in axes], align=align), axes)
+    def place(self, name: str, dtype: DType, axes: tuple[int | None, ...]) -> Place:
+        return Place(Buffer(name, dtype, [self.n if a is None else a for a in axes]), axes)
 
     def owned(self, c: Context, var: Var, bound: int | None) -> Context:
         """Return the context inside an independent loop: an output is reached only through its variable."""
@@ -341,7 +341,11 @@ class _Generator:
         if dtype is index:
             # Products stay small, so that no index leaves 64 bits.
             op = rng.choice(("add", "sub", "min", "max", "floordiv", "mod"))
-            return Binary(op, operand(), operand())
+            if op not in ("floordiv", "mod"):
+                return Binary(op, operand(), operand())
+            # Index rules may take a divisor that is no literal for positive, as every dim and extent in use is.
+            divisor = rng.choice((self.n, const_index(rng.randint(1, 9)), Binary("max", self.n, const_index(3))))
+            return Binary(op, operand(), divisor if of.lanes == 1 else Splat(divisor, of.lanes))
         if dtype.is_float:
             choice = rng.randrange(6)
             if choice == 0:
