@@ -2,8 +2,8 @@
 
 Always parsed and verified first, since this LLVM ends the process on input it does not understand. The passes are few:
 kernels come in with explicit vectors, shared addresses and hoisted invariants, so what is left to do is to inline the
-maths functions, turn register buffers into values and tidy up. Whole pass pipelines (O1 to O3) cost five times as much
-and made no kernel faster.
+maths functions, turn register buffers into values and merge blocks. On 100 mixed kernels that takes 20 ms; with
+instruction combining it takes 105, the code gets 6 % longer and no faster (it undoes ``vmaxps``, for one).
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def _run_passes(module: llvm.ModuleRef, target_machine: llvm.TargetMachine) -> N
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()
     passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.run(module, builder)
 

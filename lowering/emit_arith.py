@@ -162,7 +162,10 @@ def _int_division(
     is_zero = w.inst(f"icmp eq {ty} {b}, {zero}")
     if not d.is_signed or nonnegative:
         safe = w.inst(f"select {cmp} {is_zero}, {ty} {one}, {ty} {b}")
-        q = w.inst(f"{'udiv' if op == 'floordiv' else 'urem'} {ty} {a}, {safe}")
+        q = _quotient(w, t, a, safe)
+        if op == "mod":
+            product = w.inst(f"mul {ty} {q}, {safe}")
+            q = w.inst(f"sub {ty} {a}, {product}")
         return w.inst(f"select {cmp} {is_zero}, {ty} {zero}, {ty} {q}")
     # By -1: divide by 1 instead and negate, so that MIN does not overflow.
     is_minus = w.inst(f"icmp eq {ty} {b}, {const_text(-1, t)}")
@@ -179,7 +182,7 @@ def _int_division(
 def _floor_division(w: Writer, op: str, t: Type, a: str, b: str) -> str:
     """Signed division for a divisor that is neither 0 nor -1 (nor 1 with another meaning)."""
     ty, cmp, zero = type_text(t), vector_text("i1", t.lanes), const_text(0, t)
-    q = w.inst(f"sdiv {ty} {a}, {b}")
+    q = _quotient(w, t, a, b)
     product = w.inst(f"mul {ty} {q}, {b}")
     r = w.inst(f"sub {ty} {a}, {product}")
     inexact = w.inst(f"icmp ne {ty} {r}, {zero}")
@@ -191,6 +194,22 @@ def _floor_division(w: Writer, op: str, t: Type, a: str, b: str) -> str:
         return w.inst(f"add {ty} {q}, {step}")
     fix = w.inst(f"select {cmp} {down}, {ty} {b}, {ty} {zero}")
     return w.inst(f"add {ty} {r}, {fix}")
+
+
+def _quotient(w: Writer, t: Type, a: str, b: str) -> str:
+    """Divide, rounding towards zero.
+
+    Processors have no vector division of integers. Up to 32 bits the float quotient, rounded, never reaches the next
+    integer: it is off by 2^-21 / b at most, and the exact one stays 1 / b away.
+    """
+    d, ty = t.dtype, type_text(t)
+    sign = "s" if d.is_signed else "u"
+    if t.lanes == 1 or d.bits > 32 or not b.startswith("%"):
+        return w.inst(f"{sign}div {ty} {a}, {b}")
+    wide = t.with_dtype(float64 if d.bits == 32 else float32)
+    x, y = (w.inst(f"{sign}itofp {ty} {v} to {type_text(wide)}") for v in (a, b))
+    q = w.inst(f"fdiv {type_text(wide)} {x}, {y}")
+    return w.inst(f"fpto{sign}i {type_text(wide)} {q} to {ty}")
 
 
 def _shift(w: Writer, op: str, t: Type, a: str, b: str, b_value: int | float | bool | None) -> str:
@@ -265,8 +284,7 @@ def cast(w: Writer, source: Type, to: DType, a: str) -> str:
     if d.is_float and to.is_float:
         return _float_cast(w, source, target, a)
     if d.is_float:
-        sign = "s" if to.is_signed else "u"
-        return w.inst(f"call {new} @llvm.fpto{sign}i.sat.{suffix(target)}.{suffix(source)}({old} {a})")
+        return _saturate(w, source, target, a)
     if to.is_float:
         return w.inst(f"{'sitofp' if d.is_signed else 'uitofp'} {old} {a} to {new}")
     if to.bits == d.bits:
@@ -274,6 +292,31 @@ def cast(w: Writer, source: Type, to: DType, a: str) -> str:
     if to.bits < d.bits:
         return w.inst(f"trunc {old} {a} to {new}")
     return w.inst(f"{'sext' if d.is_signed else 'zext'} {old} {a} to {new}")
+
+
+def _saturate(w: Writer, source: Type, target: Type, a: str) -> str:
+    """Truncate a float to an integer; out of range the nearest one, NaN to 0.
+
+    Not `llvm.fptosi.sat`: LLVM 22 takes vectors of that apart into single elements on x86. What the plain conversion
+    leaves undefined is never selected.
+    """
+    to, old, new = target.dtype, type_text(source), type_text(target)
+    cmp = vector_text("i1", source.lanes)
+    plain = w.inst(f"fpto{'s' if to.is_signed else 'u'}i {old} {a} to {new}")
+    over = w.inst(f"fcmp oge {old} {a}, {const_text(_bound(2.0 ** (to.bits - to.is_signed), source.dtype), source)}")
+    high = w.inst(f"select {cmp} {over}, {new} {const_text(to.max, target)}, {new} {plain}")
+    if not to.is_signed:
+        some = w.inst(f"fcmp ogt {old} {a}, {const_text(0.0, source)}")
+        return w.inst(f"select {cmp} {some}, {new} {high}, {new} {const_text(0, target)}")
+    under = w.inst(f"fcmp ole {old} {a}, {const_text(_bound(-(2.0 ** (to.bits - 1)), source.dtype), source)}")
+    low = w.inst(f"select {cmp} {under}, {new} {const_text(to.min, target)}, {new} {high}")
+    nan = w.inst(f"fcmp uno {old} {a}, {a}")
+    return w.inst(f"select {cmp} {nan}, {new} {const_text(0, target)}, {new} {low}")
+
+
+def _bound(power: float, d: DType) -> float:
+    """Return a power of two in `d`, infinite where float16 ends before it."""
+    return math.copysign(math.inf, power) if d is float16 and abs(power) > 32768 else power
 
 
 def _float_cast(w: Writer, source: Type, target: Type, a: str) -> str:

@@ -48,6 +48,10 @@ LANE = Var("lane", INDEX, 0)
 Parts: TypeAlias = "tuple[tuple[Var, Expr], ...]"
 
 
+#: Up to this distance between lanes, loading everything in between and shuffling beats a gather.
+MAX_SPREAD = 4
+
+
 class Functions(Protocol):
     """Where calls of pure functions go: the module notes which of them it must define."""
 
@@ -303,6 +307,8 @@ class ExprEmitter(IndexEmitter):
             return self._load_if(guard, e.buffer, p, scalar)
         mask = self._mask(e.buffer, e.mask, lanes)
         stride = p.get((LANE,), 0)
+        if mask is None and not parts and _is_ramp(p) and 2 <= abs(stride) <= MAX_SPREAD:
+            return self._from_memory(self._load_spread(e, p, stride), e.type)
         if parts or not _is_ramp(p) or stride not in (-1, 0, 1):
             return self._from_memory(self._gather(e, p, parts, mask), e.type)
         if stride == 0:
@@ -326,6 +332,32 @@ class ExprEmitter(IndexEmitter):
         if stride == -1:
             found = self._reversed(found, _memory_type(e.type))
         return self._from_memory(found, e.type)
+
+    def _load_spread(self, e: Load, p: Poly, stride: int) -> str:
+        """Load every `stride`-th element: everything between the first and the last, then shuffle.
+
+        Nothing beyond the last is read. A gather takes as many steps as it has lanes.
+        """
+        lanes, memory, of = e.type.lanes, memory_text(e.type), self.pointer_type(e.buffer)
+        step, span = abs(stride), (lanes - 1) * abs(stride) + 1
+        first = {m: c for m, c in p.items() if m != (LANE,)}
+        if stride < 0:
+            first[()] = first.get((), 0) - (span - 1)
+        wanted = [k * step for k in range(lanes)]
+        found, have = "poison", [-1] * lanes
+        for begin in [*range(0, span - lanes, lanes), span - lanes]:
+            pointer, align = self.pointer(e.buffer, {**first, (): first.get((), 0) + begin})
+            piece = self.inst(f"load {memory}, {of} {pointer}, align {align}")
+            picks = []
+            for k, at in enumerate(wanted):
+                if have[k] < 0 and begin <= at < begin + lanes:
+                    have[k] = k
+                    picks.append(lanes + at - begin)
+                else:
+                    picks.append(have[k])
+            order = ", ".join("i32 poison" if k < 0 else f"i32 {k}" for k in picks)
+            found = self.inst(f"shufflevector {memory} {found}, {memory} {piece}, <{lanes} x i32> <{order}>")
+        return self._reversed(found, _memory_type(e.type)) if stride < 0 else found
 
     def _any(self, mask: str, lanes: int) -> str:
         return self.inst(f"call i1 @llvm.vector.reduce.or.v{lanes}i1(<{lanes} x i1> {mask})")

@@ -186,6 +186,25 @@ def test_float_to_int_saturates_and_sends_nan_to_zero(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("short", ["i32", "u8", "i16", "i64"])
+def test_division_next_to_a_multiple_is_exact(target: Target, short: str) -> None:
+    rng = np.random.default_rng(14)
+    info = np.iinfo(SHORT[short])
+    b = rng.integers(1, info.max, 3000, SHORT[short])
+    b[::3] = rng.integers(1, 60, 1000)
+    q = rng.integers(0, info.max // b.astype(object) + 1).astype(SHORT[short])
+    a = np.clip(q.astype(object) * b + rng.integers(-1, 2, b.size), 0, info.max).astype(SHORT[short])
+    kernel = parse_kernel(
+        f"kernel k(a: {short}[n] read, b: {short}[n] read, q: {short}[n], r: {short}[n], n: index):\n"
+        "  vectorized i in n:\n    q[i] = a[i] // b[i]\n    r[i] = a[i] % b[i]\n"
+    )
+    zeros = {"q": np.zeros_like(a), "r": np.zeros_like(a)}
+    check(kernel, target, {"a": a, "b": b, **zeros}, {"q": a // b, "r": a % b})
+    if short[0] == "i":
+        check(kernel, target, {"a": -a, "b": b, **zeros}, {"q": -a // b, "r": -a % b})
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_integer_division_by_zero_gives_zero_and_min_by_minus_one_is_min(target: Target) -> None:
     low = np.iinfo(I32).min
     a = np.array([7, -7, low, low, 0, 7, -7] * 5, I32)
@@ -280,6 +299,26 @@ kernel k(a: f32[n, m] read, at: i64[n] read, o: f32[n, 6], n: index, m: index):
     i = np.arange(n)
     columns = [a[:, 0], a[::-1, 1], a[at, 2], a[0, :n], a[1, n - 1 - i], a[i // 2, i % 3]]
     check(kernel, target, {"a": a, "at": at, "o": np.zeros((n, 6), F32)}, {"o": np.stack(columns, 1)})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("short", ["f32", "f64", "bool"])
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_spread_elements_are_read_forwards_and_backwards_without_leaving_the_buffer(
+    target: Target, short: str, step: int
+) -> None:
+    kernel = parse_kernel(f"""
+kernel k(a: {short}[m] read, o: {short}[n], p: {short}[n], n: index, m: index):
+  vectorized i in n:
+    o[i] = a[i * {step}]
+    p[i] = a[(n - 1 - i) * {step}]
+""")
+    for n in (1, 16, 64, 131):
+        a = (np.random.default_rng(n).standard_normal((n - 1) * step + 1) > 0).astype(SHORT[short])
+        arrays = {"a": before_guard(a), "o": np.zeros(n, a.dtype), "p": np.zeros(n, a.dtype)}
+        Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
+        same_bits(arrays["o"], a[::step])
+        same_bits(arrays["p"], a[::step][::-1].copy())
 
 
 @pytest.mark.parametrize("target", TARGETS)
