@@ -139,11 +139,20 @@ class Memory:
             )
         return k
 
-    def at_lanes(self, lanes: int, mask: Array | None, index: tuple[Any, ...]) -> list[int]:
+    def at_lanes(self, lanes: int, mask: Array | None, index: tuple[Any, ...]) -> Array:
         """Return the elements that the lanes switched on by `mask` touch."""
-        on = np.flatnonzero(mask).tolist() if mask is not None else range(lanes)
-        columns = [i.tolist() if isinstance(i, np.ndarray) else [i] * lanes for i in index]
-        return [self.at(tuple(c[lane] for c in columns)) for lane in on]
+        columns = [i if isinstance(i, np.ndarray) else np.full(lanes, i) for i in index]
+        if mask is not None:
+            columns = [c[mask] for c in columns]
+        k: Array = np.full(columns[0].size, self.offset)
+        inside: Any = True
+        for i, n, stride in zip(columns, self.shape, self.strides, strict=True):
+            inside = inside & (i >= 0) & (i < n)
+            k += i * stride
+        if not np.all(inside & (k >= 0) & (k < self.storage.data.size)):
+            for lane in zip(*(c.tolist() for c in columns), strict=True):
+                self.at(lane)
+        return k
 
     def load(self, *index: int) -> Any:
         k = self.at(index)
@@ -157,12 +166,11 @@ class Memory:
     def load_lanes(self, lanes: int, mask: Array | None, *index: Any) -> Array:
         where = self.at_lanes(lanes, mask, index)
         s = self.storage
-        if s.valid is not None:
-            for k in where:
-                if not s.valid[k]:
-                    raise CompilerBug(f"undefined: element {k} of {s.name} is read before it is written")
+        if s.valid is not None and not s.valid_lanes[where].all():
+            bad = int(where[~s.valid_lanes[where]][0])
+            raise CompilerBug(f"undefined: element {bad} of {s.name} is read before it is written")
         if len(s.clock.levels) > s.depth:
-            for k in where:
+            for k in where.tolist():
                 s.note(k, _READ)
         if mask is None:
             return s.data[where]
@@ -174,14 +182,24 @@ class Memory:
         self._write(self.at(index), value)
 
     def store_lanes(self, value: Array, lanes: int, mask: Array | None, *index: Any) -> None:
-        values = value if mask is None else value[mask]
-        for k, v in zip(self.at_lanes(lanes, mask, index), values, strict=True):
-            self._write(k, v)
+        where = self.at_lanes(lanes, mask, index)
+        s = self.storage
+        self._check_writable()
+        if len(s.clock.levels) > s.depth:
+            for k in where.tolist():
+                s.note(k, _WRITE)
+        # Of several lanes that write one element, numpy keeps the last, as a scatter does.
+        s.data[where] = value if mask is None else value[mask]
+        if s.valid is not None:
+            s.valid_lanes[where] = True
+
+    def _check_writable(self) -> None:
+        if self.storage.read_only:
+            raise CompilerBug(f"{self.storage.name} is a parameter that the kernel only reads")
 
     def _write(self, k: int, value: Any, how: str = _WRITE) -> None:
         s = self.storage
-        if s.read_only:
-            raise CompilerBug(f"{s.name} is a parameter that the kernel only reads")
+        self._check_writable()
         if len(s.clock.levels) > s.depth:
             s.note(k, how)
         s.data[k] = value
