@@ -5,7 +5,22 @@ of it, the loop interpreter evaluates it. There is no libm and no LLVM maths int
 of `jitflow.expr`, for any number of lanes, so one text serves every CPU and the GPU and gives the same bits in all of
 them (with ``fma=False``, for x86-64-v2, other but always the same bits).
 
-No statement may rely on fast-math: the order of operations is what makes the errors small.
+Errors in ULP, the largest that was measured (f32 of one argument: over all 2^32 inputs):
+
+    name      f32    f64    f32 and f64 with fma=False
+    exp       0.88   0.90   0.88   0.90
+    log       0.88   0.83   0.88   0.92
+    tanh      0.94   1.08   1.02   1.20
+    erf       0.87   0.94   0.96   1.13
+    sin, cos  0.59   0.95   0.59   0.97
+    pow       0.57   1.30   0.57   1.40
+    floormod, floordiv: the bits of numpy's remainder and floor_divide
+
+Special values are those of the C standard (NaN stays NaN, odd functions keep -0.0, pow(1, NaN) = pow(NaN, 0) = 1);
+results underflow gradually; sin and cos are right for every finite argument. What is rare (huge arguments of sin and
+cos, long quotients) stands in an ``If`` or ``While`` on ``any(mask)``, its values in a buffer of space ``register``.
+
+The order of operations is what makes the errors small, so nothing here survives fast-math.
 """
 
 from __future__ import annotations
@@ -15,7 +30,7 @@ from functools import cache
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Expr, Type, Var
-from lowering.vecmath import exponential, trigonometric
+from lowering.vecmath import exponential, integer, power, remainder, trigonometric
 from lowering.vecmath.builder import Builder, Function, emulate_fma
 
 __all__ = ["FUNCTIONS", "Function", "define", "emulate_fma"]
@@ -29,19 +44,30 @@ _UNARY: dict[str, Callable[[Builder, Var], Expr]] = {
     "cos": trigonometric.cos,
 }
 
+_BINARY: dict[str, Callable[[Builder, Var, Var], Expr]] = {
+    "pow": power.power,
+    "floormod": remainder.floormod,
+    "floordiv": remainder.floordiv,
+}
+
 #: The names that `define` knows.
-FUNCTIONS = frozenset(_UNARY)
+FUNCTIONS = frozenset(_UNARY) | frozenset(_BINARY)
 
 
 @cache
 def define(name: str, of: Type, *, fma: bool = True) -> Function:
-    """Return function `name` on values of type `of`, f32 or f64 with any number of lanes.
+    """Return function `name` on values of type `of`, f32 or f64 (``pow``: integers too) with any number of lanes.
 
     With ``fma=False`` it holds no ``Fma``, for targets without the instruction.
     """
     if name not in FUNCTIONS:
         raise CompilerBug(f"no function is called {name!r}; known are {', '.join(sorted(FUNCTIONS))}")
+    if name == "pow" and of.dtype.is_integer:
+        return integer.power(of)
     b = Builder(of, fma=fma)
-    x = Var("x", of)
-    result = _UNARY[name](b, x)
-    return Function(name, (x,), tuple(b.body), result)
+    x, y = Var("x", of), Var("y", of)
+    if name in _UNARY:
+        result = _UNARY[name](b, x)
+        return Function(name, (x,), tuple(b.body), result)
+    result = _BINARY[name](b, x, y)
+    return Function(name, (x, y), tuple(b.body), result)

@@ -32,7 +32,7 @@ from jitflow.expr import (
     select,
 )
 from jitflow.record import record
-from lowering.loop_ir import Alloc, Body, If, Let, Stmt, Store
+from lowering.loop_ir import Alloc, Body, If, Let, Stmt, Store, While
 
 
 @record
@@ -92,11 +92,15 @@ class Builder:
         """Set `register` to `value`."""
         self.body.append(Store(register, (_whole(value.type.lanes),), value))
 
-    def load(self, register: Buffer, name: str) -> Var:
-        """Return a variable bound to the present value of `register`."""
+    def value_of(self, register: Buffer) -> Expr:
+        """Return the value of `register` at the time of evaluation: for the condition of a loop."""
         lanes = register.shape[0]
         assert isinstance(lanes, int)
-        return self.let(Load(register, (_whole(lanes),)), name)
+        return Load(register, (_whole(lanes),))
+
+    def load(self, register: Buffer, name: str) -> Var:
+        """Return a variable bound to the present value of `register`."""
+        return self.let(self.value_of(register), name)
 
     @contextmanager
     def when(self, cond: Expr) -> Iterator[None]:
@@ -104,6 +108,14 @@ class Builder:
         outer, self.body = self.body, []
         yield
         outer.append(If(cond, tuple(self.body)))
+        self.body = outer
+
+    @contextmanager
+    def loop(self, cond: Expr) -> Iterator[None]:
+        """Repeat the statements collected inside as long as scalar `cond`, evaluated again each time, is true."""
+        outer, self.body = self.body, []
+        yield
+        outer.append(While(cond, tuple(self.body)))
         self.body = outer
 
     def share(self, value: Expr) -> Expr:
@@ -162,8 +174,11 @@ class Builder:
 
     def copy_sign(self, magnitude: Expr, sign: Expr) -> Expr:
         """Return `magnitude`, which is not negative, with the sign of `sign`."""
-        top = self.integer(-1 << (self.of.dtype.bits - 1))
-        return self.from_bits(self.bits(magnitude) | (self.bits(sign) & top))
+        return self.from_bits(self.bits(magnitude) | (self.bits(sign) & self.sign_bit()))
+
+    def sign_bit(self) -> Expr:
+        """Return the bits of -0.0."""
+        return self.integer(-1 << (self.of.dtype.bits - 1))
 
 
 def _whole(lanes: int) -> Expr:

@@ -87,58 +87,50 @@ _TANH_F64 = (
     -7.093954998582192e-08,
 )
 
-# (erf(x) - x) / x as a polynomial of x^2 for |x| <= 0.9 (f32), 1 (f64); errors 2^-26.1 and 2^-56.0.
-_ERF_F32 = (0.12837915, -0.37612504, 0.11281922, -0.026770493, 0.004998959, -0.00060207996)
+# (erf(x) - x) / x as a polynomial of x^2 for |x| <= 0.86 (f32), 0.875 (f64); errors 2^-26.9 and 2^-55.3.
+_ERF_F32 = (0.12837917, -0.37612584, 0.112827756, -0.026803162, 0.0050502755, -0.0006302815)
 _ERF_F64 = (
     0.12837916709551256,
-    -0.37612638903183343,
-    0.11283791670936948,
-    -0.02686617064195788,
-    0.00522397759671715,
-    -0.0008548325483282438,
-    0.00012055280399602697,
-    -1.4924462409692191e-05,
-    1.6444087784059102e-06,
-    -1.618329311038643e-07,
-    1.3612591013476826e-08,
-    -7.597893990578296e-10,
+    -0.37612638903183077,
+    0.11283791670918122,
+    -0.026866170637468916,
+    0.0052239775447304425,
+    -0.0008548322073955549,
+    0.00012055143630557289,
+    -1.4920984587488157e-05,
+    1.638781041748565e-06,
+    -1.562175681428452e-07,
+    1.0462937341808114e-08,
 )
 
-# 3 + log2(1 - erf(1 + t)) for -0.125 <= t <= 2.95 (f32), -0.02 <= t <= 4.95 (f64); errors 2^-27.5 and 2^-56.5, as seen
+# 3 + log2(1 - erf(1 + t)) for -0.16 <= t <= 2.95 (f32), -0.13 <= t <= 4.95 (f64); errors 2^-28.7 and 2^-57.4, as seen
 # in erf.
-_LOG2_ERFC_F32 = (
-    0.3315833,
-    -3.807226,
-    -1.2163447,
-    -0.05992894,
-    0.014326404,
-    -0.0026430865,
-    0.00026038315,
-)
+_LOG2_ERFC_F32 = (0.3315833, -3.8072255, -1.2163445, -0.05995456, 0.014415641, -0.0027447569, 0.00029674693)
 _LOG2_ERFC_F64 = (
-    0.33158330321840046,
-    -3.807225345853613,
-    -1.2163466576861057,
-    -0.059959990033266214,
-    0.014475749989385318,
-    -0.0028535091255658222,
-    0.00034237812578807294,
-    3.7930946354908837e-05,
-    -3.922914193936577e-05,
-    1.3940614468555136e-05,
-    -3.0657159185336495e-06,
-    2.896427345360415e-07,
-    8.605739307548036e-08,
-    -4.8805862305621706e-08,
-    1.238855631963347e-08,
-    -1.908310094729189e-09,
-    1.7144256545705578e-10,
-    -6.926743663099537e-12,
+    0.3315833032184004,
+    -3.8072253458536096,
+    -1.216346657685889,
+    -0.05995999004535594,
+    0.014475750194758566,
+    -0.0028535108930049812,
+    0.0003423872438281299,
+    3.7900179614792596e-05,
+    -3.9157590053371585e-05,
+    1.38220584431313e-05,
+    -2.922831176147512e-06,
+    1.6295008415189966e-07,
+    1.689722822596059e-07,
+    -8.8655007788625e-08,
+    2.62399823799802e-08,
+    -5.288041213902756e-09,
+    7.192451687005539e-10,
+    -5.978253281060912e-11,
+    2.2931296214919045e-12,
 )
 
 # (2^r - 1) / r for |r| <= 1/2; errors 2^-27.5 and 2^-59.7, relative to 2^r.
 _EXP2_F32 = (0.69314724, 0.24022655, 0.055502728, 0.009617065, 0.0013417745, 0.00015823935)
-_EXP2_F64 = (
+EXP2_F64 = (
     0.6931471805599453,
     0.2402265069591007,
     0.05550410866482338,
@@ -171,14 +163,21 @@ def exp(b: Builder, x: Var) -> Expr:
     r2 = b.let(r * r, "r2")
     q = b.polynomial(r, r2, _EXP_F64) if b.wide else b.horner(r, _EXP_F32)
     p = 1.0 + (high + b.mad(r2, q, low))
-    # 2^n in two factors, so that n may lie beyond the exponents of the dtype on either side: 2^(n-1) and 2, or
-    # 2^(n+c) and 2^-c where the result may be subnormal. The first product is exact, the second rounds as it should.
+    return scale_by_power(b, p, shifted, compare("lt", z, tiny))
+
+
+def scale_by_power(b: Builder, p: Expr, shifted: Expr, small: Expr) -> Expr:
+    """Return ``p * 2**n`` for 0.7 < p < 1.5, with n in the low bits of `shifted`; `small`: where it may be subnormal.
+
+    2^n comes in two factors, since n may lie beyond the exponents of the dtype on either side: 2^(n-1) and 2, or
+    2^(n+c) and 2^-c where the result may be subnormal. The first product is exact, the second rounds as it should.
+    """
     shift = b.format.digits - 1
-    lift_by = 2 * shift
-    small = b.let(compare("lt", z, tiny), "small")
-    offset = select(small, b.integer((b.format.bias + lift_by) << shift), b.integer((b.format.bias - 1) << shift))
+    raised = 2 * shift
+    small = b.let(small, "small")
+    offset = select(small, b.integer((b.format.bias + raised) << shift), b.integer((b.format.bias - 1) << shift))
     scale = b.from_bits((b.bits(shifted) << shift) + offset)
-    return (p * scale) * select(small, b.const(2.0**-lift_by), b.const(2.0))
+    return (p * scale) * select(small, b.const(2.0**-raised), b.const(2.0))
 
 
 def log(b: Builder, x: Var) -> Expr:
@@ -189,7 +188,7 @@ def log(b: Builder, x: Var) -> Expr:
     sqrt_half = b.integer(0x3FE6A09E667F3BCD if b.wide else 0x3F3504F3)
     y = select(subnormal, x * 2.0**b.format.digits, x)
     u = b.let(b.bits(y) - sqrt_half, "u")
-    k = b.let(_exponent(b, u >> shift, subnormal), "k")
+    k = b.let(exponent_of(b, u >> shift, subnormal), "k")
     f = b.let(b.from_bits((u & ((1 << shift) - 1)) + sqrt_half) - 1.0, "f")
     f2 = b.let(f * f, "f2")
     p = b.polynomial(f, f2, _LOG_F64) if b.wide else b.horner(f, _LOG_F32)
@@ -201,7 +200,7 @@ def log(b: Builder, x: Var) -> Expr:
     return select(compare("gt", x, 0.0), finite, special)
 
 
-def _exponent(b: Builder, e: Expr, subnormal: Expr) -> Expr:
+def exponent_of(b: Builder, e: Expr, subnormal: Expr) -> Expr:
     """Return integer `e` as a float, less the scaling of a subnormal argument."""
     digits = float(b.format.digits)
     if not b.wide:
@@ -238,7 +237,7 @@ def tanh(b: Builder, x: Var) -> Expr:
 
 
 def erf(b: Builder, x: Var) -> Expr:
-    """An odd polynomial up to 0.9 (f64: 1); 1 - 2^(g(t) - 3) above, with t = |x| - 1.
+    """An odd polynomial up to 0.86 (f64: 0.875); 1 - 2^(g(t) - 3) above, with t = |x| - 1.
 
     g is a polynomial for 3 + log2(1 - erf): around the 3 the logarithm is small where the result is most sensitive
     to its rounding. The 3 itself is subtracted from the exponent.
@@ -250,10 +249,10 @@ def erf(b: Builder, x: Var) -> Expr:
     shifted = b.let(g + b.format.magic, "shifted")
     r = b.let(g - (shifted - b.format.magic), "r")
     power = b.let(b.from_bits((b.bits(shifted) << (b.format.digits - 1)) + b.bits(b.const(0.125))), "power")
-    q = b.polynomial(r, b.let(r * r, "r2"), _EXP2_F64) if b.wide else b.horner(r, _EXP2_F32)
+    q = b.polynomial(r, b.let(r * r, "r2"), EXP2_F64) if b.wide else b.horner(r, _EXP2_F32)
     # 1 - 2^n (1 + r q): the difference 1 - 2^n is exact, or 2^n does not matter.
     large = (1.0 - power) - power * (r * q)
     a2 = b.let(a * a, "a2")
     p = b.polynomial(a2, b.let(a2 * a2, "a4"), _ERF_F64) if b.wide else b.horner(a2, _ERF_F32)
     small = b.mad(a, p, a)
-    return b.copy_sign(select(compare("lt", a, 1.0 if b.wide else 0.9), small, large), x)
+    return b.copy_sign(select(compare("lt", a, 0.875 if b.wide else 0.86), small, large), x)

@@ -15,8 +15,8 @@ from jitflow.expr import Expr, Var, cast, compare, eq, lift, maximum, select
 from lowering.vecmath.builder import F64, Builder, absolute, any_lane, rounded, two_product, two_sum
 
 # pi and pi/2 in parts: nearest f64 first; in _PI_EXACT, for targets without fused multiply-add, two parts of 28 bits,
-# whose products with a q of 25 bits are exact. The middle part of _HALF_PI has 33 bits, for a q of 20. All are positive,
-# so that -0.0 - part * 0.0 stays -0.0.
+# whose products with a q of 25 bits are exact. The middle part of _HALF_PI has 33 bits, for a q of 20. No part is
+# negative, so that -0.0 - part * 0.0 stays -0.0.
 _PI = (3.141592653589793, 1.2246467991473532e-16)
 _PI_EXACT = (3.141592651605606, 1.9841871479187034e-09, 1.1442377452219664e-17)
 _HALF_PI = (1.5707963267948966, 6.12323399538461e-17, 3.5215598651832e-27)
@@ -154,7 +154,7 @@ def _sine_f64(b: Builder, x: Var, quarter: int) -> Expr:
     cosine = near_one + (b.mad(r4, b.polynomial(r2, r4, _COS_F64), lost) - r * rest)
     value = select(eq(quadrant & 1, 0), sine, cosine)
     sign = quadrant << 62 if quarter else (quadrant << 62) ^ b.bits(x)
-    return b.from_bits(b.bits(value) ^ (sign & b.integer(-1 << 63)))
+    return b.from_bits(b.bits(value) ^ (sign & b.sign_bit()))
 
 
 def _reduce_huge(b: Builder, a: Var) -> tuple[Expr, Expr, Expr]:
