@@ -6,6 +6,7 @@ may differ from the CPU's, except in matrix products):
 - ``map``: `lowering.gpu_map`, a few elements per thread.
 - ``reduce`` over the innermost axis: `lowering.gpu_rows`, a row per block, warp or part of a warp; element k is folded
   by thread ``k % threads``, threads are halved inside each warp, the warps folded in order.
+- ... of few long rows: `lowering.gpu_split`, several blocks per row and a kernel per stage.
 - ``reduce`` over outer axes: `lowering.gpu_columns`, a column per thread or per few threads, folded in order.
 - ``contract``: `lowering.gpu_matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU.
 
@@ -26,7 +27,8 @@ from lowering.gpu_map import build_map
 from lowering.gpu_matmul import as_product, build_matmul
 from lowering.gpu_rows import build_rows
 from lowering.gpu_schedule import GpuSchedule
-from lowering.loop_ir import Body, Kernel
+from lowering.gpu_split import build_split, split_of
+from lowering.loop_ir import Kernel
 from lowering.trace import Checks
 
 #: Device memory begins at multiples of this wherever it comes from: the widest access of one thread.
@@ -46,8 +48,23 @@ class GpuKernels:
 def build_gpu(group: FusionGroup, name: str, names: Mapping[Node, str], schedule: GpuSchedule = DEFAULT) -> GpuKernels:
     """Return the kernels of `group`; buffers are called as `names` calls their nodes."""
     signature = gpu_signature(group, names)
-    kernel = make_kernel(name, signature, _body(group, signature, schedule), notes_of(group, names))
-    return GpuKernels((kernel,))
+    notes = notes_of(group, names)
+    if group.kind == "map":
+        signature, body = build_map(group, signature, schedule)
+    elif group.kind == "contract":
+        product = as_product(group)
+        if product is not None:
+            body = build_matmul(group, product, signature, schedule)
+        else:
+            body = build_columns(group, signature, schedule)
+    elif max(reduce_of(e).lanes for e in group.reductions) == 1:
+        body = build_columns(group, signature, schedule)
+    else:
+        split = split_of(group, schedule)
+        if split is not None:
+            return GpuKernels(*build_split(group, signature, schedule, split, name, notes))
+        body = build_rows(group, signature, schedule)
+    return GpuKernels((make_kernel(name, signature, body, notes),))
 
 
 def gpu_signature(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
@@ -60,17 +77,3 @@ def gpu_signature(group: FusionGroup, names: Mapping[Node, str]) -> Signature:
     checks = None if cpu.checks is None else Checks(aligned(cpu.checks.status), cpu.checks.slots)
     leaves = {n: aligned(b) for n, b in cpu.leaves.items()}
     return Signature(leaves, {n: aligned(b) for n, b in cpu.outputs.items()}, checks)
-
-
-def _body(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> Body:
-    if group.kind == "map":
-        return build_map(group, signature, schedule)
-    if group.kind == "contract":
-        product = as_product(group)
-        return (
-            build_columns(group, signature, schedule)
-            if product is None
-            else build_matmul(group, product, signature, schedule)
-        )
-    in_lanes = max(reduce_of(e).lanes for e in group.reductions) > 1
-    return build_rows(group, signature, schedule) if in_lanes else build_columns(group, signature, schedule)

@@ -20,51 +20,49 @@ order is one chain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Accumulator, Signature, levels_of, reduce_of, store_outputs
+from lowering.build import Accumulator, Signature
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_fold import fold, fold_slots, new_accumulator
-from lowering.gpu_rows import place_rows, row_count
+from lowering.gpu_fold import fold_slots
+from lowering.gpu_rows import place_on, size_of
 from lowering.gpu_schedule import GpuSchedule, power_of_two
+from lowering.gpu_stages import Point, Stages
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store
-from lowering.trace import Element, Emitter, flat_index
+from lowering.trace import flat_index
 
 
 def build_columns(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> Body:
     """Return the loops of a ``reduce`` or ``contract`` group, a few threads per result."""
-    reductions: list[Element] = list(group.reductions)
-    share = _share(group.inner[0].extent, schedule)
-    if group.contract is not None:
-        reductions, share = [(group.contract, tuple(a.var for a in group.rows))], 1
+    share = 1 if group.contract is not None else _share(group.inner[0].extent, schedule)
     columns = schedule.threads // share
-    count = row_count(group)
+    count = size_of(group.rows)
     b, t, p, y = (Var(name, INDEX, floor=0) for name in "btpy")
     column = simplify_index(t % columns)
     body: list[Stmt] = [Let(p, simplify_index(b * columns + column)), Let(y, simplify_index(t // columns))]
-    body += place_rows(group, p)
+    body += place_on(group.rows, p)
     is_column = None if simplify_index(count % columns) == const_index(0) else compare("lt", p, count)
-    level = levels_of(group)
-    known: dict[Element, Expr] = {}
-    for number in sorted({level[n] for n, _ in reductions}):
-        accumulators = {e: Accumulator(e[0], reduce_of(e), 2) for e in reductions if level[e[0]] == number}
-        for acc in accumulators.values():
-            body += new_accumulator(acc)
-        loop = _loop(group, signature, known, accumulators, y, share)
-        body += loop if is_column is None else (If(is_column, loop),)
+
+    def loop(step: Callable[[Point], Body]) -> Body:
+        inner = _over_items(group.inner, y, share, step)
+        return inner if is_column is None else (If(is_column, inner),)
+
+    stages = Stages(group, signature)
+    for number in range(stages.count):
+        accumulators = stages.accumulators(number)
+        body += stages.run(number, accumulators, loop)
         if share > 1:
             body += _fold_shared(list(accumulators.values()), y, column, share, columns)
-        for e, acc in accumulators.items():
-            result = acc.result(const_index(0))
-            known[e] = var = Var(e[0].op.name, result.type)
-            body.append(Let(var, result))
-    emitter = Emitter(signature.values({a.var: a.extent for a in group.rows}), known)
-    store_outputs(emitter, group.outputs, signature)
-    leads = None if share == 1 else eq(y, const_index(0))
-    cond = is_column if leads is None else leads if is_column is None else Binary("and", leads, is_column)
-    body += emitter.statements if cond is None else (If(cond, tuple(emitter.statements)),)
+        body += stages.know(accumulators)
+    if stages.outputs:
+        tests = [] if share == 1 else [eq(y, const_index(0))]
+        tests += [] if is_column is None else [is_column]
+        stores = stages.finish()
+        if tests:
+            stores = (If(tests[0] if len(tests) == 1 else Binary("and", *tests), stores),)
+        body += stores
     blocks = simplify_index((count + (columns - 1)) // columns)
     return (For(b, blocks, (For(t, const_index(schedule.threads), tuple(body), "thread"),), "block"),)
 
@@ -72,29 +70,18 @@ def build_columns(group: FusionGroup, signature: Signature, schedule: GpuSchedul
 def _share(extent: Expr, schedule: GpuSchedule) -> int:
     """Return among how many threads the elements of one result are dealt."""
     if isinstance(extent, Const):
-        return min(schedule.column_rows, power_of_two(max(1, int(extent.value))))
+        return min(schedule.column_rows, power_of_two(int(extent.value)))
     return schedule.column_rows
 
 
-def _loop(
-    group: FusionGroup,
-    signature: Signature,
-    known: dict[Element, Expr],
-    accumulators: dict[Element, Accumulator],
-    y: Var,
-    share: int,
-) -> Body:
+def _over_items(axes: Sequence[Axis], y: Var, share: int, step: Callable[[Point], Body]) -> Body:
     """Return the loops over the elements of thread `y`."""
-    inner = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner]
-    first = inner[0]
-    extents = {a.var: a.extent for a in (*group.rows, *inner)}
-    emitter = Emitter(signature.values(extents), known)
-    position = flat_index(tuple(a.var for a in inner), [a.extent for a in inner], extents)
-    for (node, at), acc in accumulators.items():
-        _, value = emitter.reduce(node, at, [a.var for a in inner])
-        emitter.statements += fold(acc, value, position)
-    body: Body = tuple(emitter.statements)
-    for a in reversed(inner[1:]):
+    first, *rest = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in axes]
+    extents = {a.var: a.extent for a in (first, *rest)}
+    at = tuple(extents)
+    position = flat_index(at, tuple(extents.values()), extents)
+    body = step(Point(at, extents, position, const_index(0)))
+    for a in reversed(rest):
         body = (For(a.var, a.extent, body),)
     if share == 1:
         return (For(first.var, first.extent, body),)
@@ -105,14 +92,15 @@ def _loop(
     return (For(c, simplify_index((first.extent + (share - 1)) // share), (let, *body)),)
 
 
-def _fold_shared(accumulators: Sequence[Accumulator], y: Var, column: Expr, share: int, columns: int) -> list[Stmt]:
+def _fold_shared(accumulators: Sequence[Accumulator], y: Var, column: Expr, share: int, columns: int) -> Body:
     """Return the statements that give every thread of a column its result."""
-    out: list[Stmt] = []
+    if not accumulators:
+        return ()
     shape = (const_index(share), const_index(columns))
     shared = {b: Buffer(f"{b.name}_parts", b.dtype, shape, "shared") for acc in accumulators for b in acc.buffers}
-    out += [Alloc(b) for b in shared.values()]
+    out: list[Stmt] = [Alloc(b) for b in shared.values()]
     out += [Store(s, (y, column), Load(b, (const_index(0),))) for b, s in shared.items()]
     out.append(Barrier())
     for acc in accumulators:
         out += fold_slots(acc, shared, share, lambda w: (w, column))
-    return out
+    return tuple(out)

@@ -20,9 +20,10 @@ are spread over the blocks; only over a short innermost axis is an element's pla
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
-from jitflow.expr import INDEX, Binary, Const, Expr, Load, Select, Var, compare, const_index
+from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Select, Var, as_index, compare, const_index
 from jitflow.record import children, map_children, walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
 from lowering.build import Signature, store_outputs
@@ -46,12 +47,14 @@ class Space(NamedTuple):
         return {a.var: a.extent for a in self.axes}
 
 
-def build_map(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> Body:
-    """Return the loops of a ``map`` group."""
+def build_map(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> tuple[Signature, Body]:
+    """Return the loops of a ``map`` group, and its arguments: arrays that are addressed by position are flat."""
     trial = _elements(group, signature)
     space = merge_axes(group.rows, _addresses(trial, group.extents))
     if len(space.axes) > 1 and _is_short(space.axes[-1].extent):
         space = _flatten(space)
+    signature = _flat_signature(signature, _placed(trial, space))
+    trial = _elements(group, signature)
     *outer, inner = space.axes or (Axis(Var("p", INDEX, floor=0), const_index(1)),)
     threads, items = schedule.threads, _items(space, inner, schedule)
     vector = items > 1 and _is_vector(_placed(trial, space), inner, items)
@@ -72,14 +75,24 @@ def build_map(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -
     else:
         first = ()
         last, spread = simplify_index(block * chunk + (chunk - 1)), lambda u: block * chunk + (u * threads + t)
-    body = _guarded(inner.extent, chunk, items, last, spread, element)
-    return (For(b, _blocks(outer, chunks), (*lets, For(t, const_index(threads), (*first, *body), "thread")), "block"),)
+    body = _guarded(inner.extent, chunk, items, last, spread, element, vector)
+    thread = For(t, const_index(threads), (*first, *body), "thread")
+    return signature, (For(b, _blocks(outer, chunks), (*lets, thread), "block"),)
 
 
 def _guarded(
-    extent: Expr, chunk: int, items: int, last: Expr, spread: Callable[[Expr], Expr], element: Callable[[Expr], Body]
+    extent: Expr,
+    chunk: int,
+    items: int,
+    last: Expr,
+    spread: Callable[[Expr], Expr],
+    element: Callable[[Expr], Body],
+    in_step: bool,
 ) -> Body:
-    """Return the loop over a thread's `items`; tested element by element only where the last could lie outside."""
+    """Return the loop over a thread's `items`; tested element by element only where the last could lie outside.
+
+    `in_step`: the items are neighbours, so subscripts keep the form ``q*items + u``, whose alignment can be seen.
+    """
 
     def loop(kind: Any, tested: bool) -> Body:
         if items == 1:
@@ -87,9 +100,14 @@ def _guarded(
         else:
             u = Var("u", INDEX, floor=0)
         p = simplify_index(spread(u))
+        let: Body = ()
+        if not in_step and not isinstance(p, Var):
+            let = (Let(place := Var("p", INDEX, floor=0), p),)
+            p = place
         body = element(p)
         if tested:
             body = (If(compare("lt", p, extent), body),)
+        body = (*let, *body)
         return (For(u, const_index(items), body, kind),) if isinstance(u, Var) else body
 
     if simplify_index(extent % chunk) == const_index(0):
@@ -205,6 +223,20 @@ def _elements(group: FusionGroup, signature: Signature) -> Body:
     emitter = Emitter(signature.values(group.extents))
     store_outputs(emitter, group.outputs, signature)
     return tuple(emitter.statements)
+
+
+def _flat_signature(signature: Signature, body: Body) -> Signature:
+    """Return `signature` with arrays made one-dimensional where `body` finds their elements with fewer divisions."""
+    flat: dict[Buffer, Buffer] = {}
+    for s in body:
+        for x in walk(s):
+            if isinstance(x, (Load, Store)) and len(x.index) > 1:
+                shape = x.buffer.shape
+                if sum(map(_divisions, x.index)) > _divisions(flat_index(x.index, shape)):
+                    size = simplify_index(prod(map(as_index, shape), start=const_index(1)))
+                    flat[x.buffer] = Buffer(x.buffer.name, x.buffer.dtype, (size,), x.buffer.space, x.buffer.align)
+    leaves = {n: flat.get(b, b) for n, b in signature.leaves.items()}
+    return Signature(leaves, {n: flat.get(b, b) for n, b in signature.outputs.items()}, signature.checks)
 
 
 def _placed(body: Body, space: Space) -> Body:
