@@ -413,7 +413,9 @@ class _Verifier:
             fits = len(types) == 1 and types[0] is BOOL.with_lanes(types[0].lanes) and e.type is BOOL
             self.check(fits, f"{e.name} takes a vector of bools and gives one", e)
         else:
-            fits = bool(types) and all(t is e.type for t in types) and e.type.dtype.is_float
+            # Powers alone are defined for integers too.
+            fits = e.type.dtype.is_float or (e.name == "pow" and e.type.dtype.is_integer)
+            fits = fits and bool(types) and all(t is e.type for t in types)
             self.check(fits, "a function takes and gives floats of one type", e)
 
     def varies(self, e: Expr) -> bool:
