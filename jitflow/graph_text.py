@@ -164,7 +164,7 @@ def _named_fetches(fetches: Any) -> list[tuple[str | None, Node]]:
         fetches = fetches.fetches
     if isinstance(fetches, Mapping):
         return [(name, _fetched(x)) for name, x in fetches.items()]
-    if isinstance(fetches, (Node, Tensor)):
+    if isinstance(fetches, (Node, Tensor)) or not isinstance(fetches, Iterable):
         fetches = (fetches,)
     return [(None, _fetched(x)) for x in fetches]
 

@@ -302,9 +302,6 @@ class Tensor:
     def __complex__(self) -> NoReturn:
         self._no_value("complex(tensor)")
 
-    def __index__(self) -> NoReturn:
-        self._no_value("using a Tensor as a Python index")
-
     def item(self) -> NoReturn:
         """Raise TypeError: a Tensor has no value before it is run."""
         self._no_value("tensor.item()")
@@ -365,12 +362,13 @@ def placeholder(name: str | None, dtype: Any, shape: Any) -> Tensor:
     >>> jf.placeholder("images", jf.float32, ("batch", 28, 28))
     Tensor('images', float32, (batch, 28, 28))
     """
+    if name is not None:
+        _checked_name(name)
     try:
-        if name is not None:
-            _checked_name(name)
         return as_tensor(make_placeholder(name, as_dtype(dtype), as_shape(shape)))
     except JitflowError as error:
-        raise located(error) from None
+        label = "" if name is None else f" {name!r}"
+        raise located(type(error)(f"placeholder{label}: {error}")) from None
 
 
 def variable(name: str | None, value: Any) -> Tensor:
@@ -390,9 +388,9 @@ def variable(name: str | None, value: Any) -> Tensor:
     >>> jf.variable("weights", np.zeros((3, 2), np.float32))
     Tensor('weights', float32, (3, 2))
     """
+    if name is not None:
+        _checked_name(name)
     try:
-        if name is not None:
-            _checked_name(name)
         return as_tensor(make_variable(name, _as_array(value, "variable")))
     except JitflowError as error:
         raise located(error) from None
@@ -451,5 +449,8 @@ def _as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
         raise DTypeError(f"cannot make a {what} of this {type(value).__name__}: {error}") from None
     if array.dtype.kind == "O":
         raise DTypeError(f"cannot make a {what} of {type(value).__name__}: its elements are no numbers")
-    as_dtype(array.dtype)
+    try:
+        as_dtype(array.dtype)
+    except DTypeError as error:
+        raise DTypeError(f"cannot make a {what}: {error}") from None
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -239,6 +239,12 @@ def test_indexing_is_numpys(x: Tensor) -> None:
         assert found.tolist() == expected.tolist(), key
 
 
+def test_an_integer_tensor_selects(x: Tensor) -> None:
+    rows = jf.placeholder("rows", jf.int64, ("k",))
+    assert run(x[rows], x=X, rows=np.array([1, 1, 0])).tolist() == X[[1, 1, 0]].tolist()
+    assert run(x[:, [2, 0]], x=X).tolist() == X[:, [2, 0]].tolist()
+
+
 def test_methods_are_the_functions_of_the_same_name(x: Tensor) -> None:
     pairs: list[tuple[Tensor, Any]] = [
         (x.sum(), X.sum()),
@@ -308,8 +314,8 @@ def test_tensors_with_a_literal_first_axis_have_a_length_and_can_be_unpacked(x: 
         ),
         (int, "int(tensor) is not possible"),
         (complex, "complex(tensor) is not possible"),
-        (lambda s: [1, 2][s], "using a Tensor as a Python index is not possible"),
-        (lambda s: range(s), "using a Tensor as a Python index is not possible"),
+        (lambda s: [1, 2][s], "list indices must be integers or slices, not Tensor"),
+        (lambda s: range(s), "'Tensor' object cannot be interpreted as an integer"),
         (np.asarray, "making an array of a Tensor is not possible"),
         (lambda s: np.array([s, 1.0]), "making an array of a Tensor is not possible"),
         (len, "len(tensor) is not possible: Tensor('s', float64, ()) has no axes"),
