@@ -36,6 +36,7 @@ from jitflow.expr import (
     const,
     const_index,
     eq,
+    minimum,
     ne,
     select,
 )
@@ -47,8 +48,11 @@ from lowering.fuse import COSTLY, Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, For, If, Kernel, Let, LoopKind, Stmt, Store, statements
 from lowering.trace import Checks, Element, Emitter, Subscripts, Values, flat_index, substitute_all, trace
 
-#: Bytes across which a strip of serial reductions runs: four of the widest vectors, enough to hide an add's latency.
+#: Bytes across which a strip of serial reductions runs when its accumulators are registers: four of the widest
+#: vectors, enough to hide an add's latency.
 STRIP_BYTES = 256
+#: Bytes of a strip whose accumulators lie in the first-level cache: rows are then read in runs of several pages.
+WIDE_STRIP_BYTES = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,14 +229,14 @@ def identity_of(op: str, dtype: DType) -> Const:
 
 
 class Accumulator:
-    """The running state of one reduction in `lanes` register lanes: a value, and its position for argmin/argmax."""
+    """The running state of one reduction in `lanes` lanes: a value each, and its position for argmin/argmax."""
 
-    def __init__(self, node: Node, reduce: Reduce, lanes: int) -> None:
+    def __init__(self, node: Node, reduce: Reduce, lanes: int, space: str = "register") -> None:
         self.reduce, self.lanes = reduce, lanes
         self.dtype = reduce.body.type.dtype
         self.is_arg = reduce.op in ("argmin", "argmax")
-        self.value = Buffer(f"{node.op.name}_acc", self.dtype, (const_index(lanes),), "register")
-        self.position = Buffer(f"{node.op.name}_at", int64, (const_index(lanes),), "register")
+        self.value = Buffer(f"{node.op.name}_acc", self.dtype, (const_index(lanes),), space)
+        self.position = Buffer(f"{node.op.name}_at", int64, (const_index(lanes),), space)
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -467,19 +471,27 @@ def _over_lanes(lanes: int, make: Any) -> Stmt:
 
 
 def _build_strips(group: FusionGroup, signature: Signature) -> Body:
-    """Return serial reductions, vectorized across a strip of the last row axis."""
+    """Return serial reductions, vectorized across a strip of the last row axis.
+
+    A narrow strip has its accumulators in registers. A wide one has them in scratch, where each step over the inner
+    axes costs a load and a store more, but reads its row of memory in long runs.
+    """
     element: list[Element] = list(group.reductions)
     if group.contract is not None:
         element = [(group.contract, tuple(a.var for a in group.rows))]
     level = levels_of(group)
-    width = STRIP_BYTES // max(e[0].dtype.itemsize for e in element)
+    itemsize = max(e[0].dtype.itemsize for e in element)
+    width = STRIP_BYTES // itemsize
     outer = list(group.rows)
     strip: Axis | None = None
     start: Expr = const_index(0)
     last = outer.pop() if outer and outer[-1].extent != const_index(1) else None
+    wide = False
     if last is None:
         width = 1
     else:
+        if group.contract is None and not (isinstance(last.extent, Const) and last.extent.value <= width):
+            wide, width = True, WIDE_STRIP_BYTES // itemsize
         if isinstance(last.extent, Const):
             while width > 1 and width // 2 >= last.extent.value:
                 width //= 2
@@ -495,6 +507,9 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
         if last is None:
             return For(lane, const_index(1), body({}, lane, None), "vectorized")
         j = simplify_index(start + lane)
+        if wide:
+            length = simplify_index(minimum(last.extent - start, width))
+            return For(lane, length, body({last.var: j}, lane, None), "vectorized")
         inside = compare("lt", j, last.extent) if partial else None
         return For(lane, const_index(width), body({last.var: j}, lane, inside), "vectorized")
 
@@ -514,7 +529,8 @@ def _build_strips(group: FusionGroup, signature: Signature) -> Body:
     folded = {a.var for a in group.inner}
     inner_outputs = [e for e in group.outputs if any(free_vars(i) & folded for i in e[1])]
     for number in sorted({level[n] for n, _ in (*element, *inner_outputs)}):
-        some = [(e, Accumulator(e[0], reduce_of(e), width)) for e in element if level[e[0]] == number]
+        space = "scratch" if wide else "register"
+        some = [(e, Accumulator(e[0], reduce_of(e), width, space)) for e in element if level[e[0]] == number]
         for _, acc in some:
             body += [Alloc(b) for b in acc.buffers]
         body.append(at_lane(lambda renamed, lane, inside, some=some: tuple(s for _, a in some for s in a.start(lane))))
