@@ -423,8 +423,9 @@ def _expand_layer_norm(x: Node, *affine: Node, axes: tuple[int, ...], eps: float
 
 
 def _numpy_layer_norm(x: Array, *affine: Array, axes: tuple[int, ...], eps: float) -> Any:
-    deviation = x - x.mean(axis=axes, keepdims=True)
-    out = deviation / np.sqrt((deviation * deviation).mean(axis=axes, keepdims=True) + eps)
+    count = np.prod([x.shape[a] for a in axes])  # means by hand: numpy's own warn when there is nothing to average
+    deviation = x - x.sum(axis=axes, keepdims=True) / count
+    out = deviation / np.sqrt((deviation * deviation).sum(axis=axes, keepdims=True) / count + eps)
     shape = [n if k in axes else 1 for k, n in enumerate(x.shape)]
     if affine:
         out = out * affine[0].reshape(shape)
