@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitflow.ops import broadcast, cast, compare, creation, elementwise, index, linalg, maths, movement, reduce
+from jitflow.ops import broadcast, cast, compare, creation, elementwise, index, joining, linalg, maths, movement, reduce
 from jitflow.tensor import lift
 
 # creation
@@ -65,17 +65,17 @@ where = lift(compare.where)
 
 # movement and indexing
 broadcast_to = lift(broadcast.broadcast_to)
-concat = lift(movement.concat)
+concat = lift(joining.concat)
 expand_dims = lift(movement.expand_dims)
 flip = lift(movement.flip)
 matrix_transpose = lift(movement.matrix_transpose)
 moveaxis = lift(movement.moveaxis)
-pad = lift(movement.pad)
+pad = lift(joining.pad)
 permute_dims = lift(movement.permute_dims)
 reshape = lift(movement.reshape)
 roll = lift(movement.roll)
 squeeze = lift(movement.squeeze)
-stack = lift(movement.stack)
+stack = lift(joining.stack)
 take = lift(index.take)
 
 # reductions and products

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jitflow.graph import Node, as_node
-from jitflow.ops import compare, creation, elementwise, index, linalg, maths, movement, reduce
+from jitflow.ops import compare, creation, elementwise, index, joining, linalg, maths, movement, reduce
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
 from jitflow.types import element_count, public_dim
@@ -161,12 +161,12 @@ def _swapaxes(a: Any, axis1: int, axis2: int) -> Node:
 
 def _concatenate(arrays: Any, axis: int | None = 0, out: Any = None) -> Node:
     _no_out("concatenate", out)
-    return movement.concat(list(arrays), axis=axis)
+    return joining.concat(list(arrays), axis=axis)
 
 
 def _stack(arrays: Any, axis: int = 0, out: Any = None) -> Node:
     _no_out("stack", out)
-    return movement.stack(list(arrays), axis=axis)
+    return joining.stack(list(arrays), axis=axis)
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Node:
@@ -243,7 +243,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.stack: _stack,
     np.flip: lambda m, axis=None: movement.flip(m, axis=axis),
     np.roll: lambda a, shift, axis=None: movement.roll(a, shift, axis=axis),
-    np.pad: movement.pad,
+    np.pad: joining.pad,
     np.clip: _clip,
     np.take: _take,
     np.where: _where,

@@ -48,20 +48,18 @@ from jitflow.ops.elementwise import (
     trunc,
 )
 from jitflow.ops.index import getitem, take
+from jitflow.ops.joining import concat, pad, stack
 from jitflow.ops.linalg import matmul
 from jitflow.ops.maths import cos, erf, exp, log, pow, sin, sqrt, square, tanh
 from jitflow.ops.movement import (
-    concat,
     expand_dims,
     flip,
     matrix_transpose,
     moveaxis,
-    pad,
     permute_dims,
     reshape,
     roll,
     squeeze,
-    stack,
 )
 from jitflow.ops.reduce import all, any, argmax, argmin, max, mean, min, prod, std, sum, var
 

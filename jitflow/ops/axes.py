@@ -1,14 +1,19 @@
-"""Axes as users give them into non-negative ones, and subscripts by axis; shared by all operators that have axes."""
+"""Axes, subscripts and shapes: what users give into what rules work with. Shared by all operators that have axes."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from jitflow.errors import DTypeError, ShapeError, StaticIndexError
-from jitflow.expr import Expr, as_index
+from jitflow.expr import Expr, Var, as_index
 from jitflow.graph import located
-from jitflow.types import Shape
+from jitflow.simplify import evaluate_index
+from jitflow.types import Shape, as_shape
+
+#: The values of symbolic dims in one run, as numpy rules get them.
+Dims: TypeAlias = Mapping[Var, int]
 
 
 def normalize_axis(axis: int, rank: int, what: str) -> int:
@@ -39,3 +44,16 @@ def row_major(subscripts: Sequence[Expr], shape: Shape) -> Expr:
     for i, d in zip(subscripts, shape, strict=True):
         position = position * as_index(d) + i
     return position
+
+
+def known_shape(shape: Shape, dims: Dims) -> tuple[int, ...]:
+    """Return `shape` for given values of the symbolic dims."""
+    return tuple(d if isinstance(d, int) else evaluate_index(d, dims) for d in shape)
+
+
+def checked_shape(shape: Any) -> Shape:
+    """Return a shape as users give it; errors carry their line."""
+    try:
+        return as_shape(shape)
+    except ShapeError as error:
+        raise located(error) from None

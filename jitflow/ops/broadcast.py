@@ -10,13 +10,13 @@ import numpy as np
 from jitflow.dtypes import DType, float32, float64, int32, int64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
-from jitflow.ops.axes import normalize_axes
+from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op
+from jitflow.ops.axes import checked_shape, known_shape, normalize_axes
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.fold import ordered_fold, reduce_lanes
-from jitflow.ops.movement import known_shape, reshape_op
+from jitflow.ops.movement import reshape_op
 from jitflow.ops.testdata import SHAPES, Array, draw, edges
-from jitflow.types import Dim, Shape, TensorType, as_shape, element_count, same_dim, shape_text, unify
+from jitflow.types import Dim, Shape, TensorType, element_count, same_dim, shape_text, unify
 
 
 def aligned(index: Index, x: Reader) -> Expr:
@@ -82,10 +82,7 @@ def broadcast_to(x: Operand, /, shape: Any) -> Node:
            [1, 2]])
     """
     node = as_node(x)
-    try:
-        wanted = as_shape(shape)
-    except ShapeError as error:
-        raise located(error) from None
+    wanted = checked_shape(shape)
     return node if node.shape == wanted else broadcast_to_op(node, shape=wanted)
 
 

@@ -25,9 +25,9 @@ from jitflow.graph import (
     make_constant,
     scalar_array,
 )
+from jitflow.ops.axes import Dims, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
-from jitflow.ops.movement import Dims, known_shape
 from jitflow.ops.testdata import Array
 from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import (
@@ -36,7 +36,6 @@ from jitflow.types import (
     SymDim,
     TensorType,
     as_dim,
-    as_shape,
     dim_text,
     fold_dim,
     is_valid_dim,
@@ -44,13 +43,6 @@ from jitflow.types import (
 )
 
 Number: TypeAlias = int | float
-
-
-def _checked_shape(shape: Any) -> Shape:
-    try:
-        return as_shape(shape)
-    except ShapeError as error:
-        raise located(error) from None
 
 
 def _checked_dtype(dtype: Any) -> DType:
@@ -121,7 +113,7 @@ def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.full((2,), 7), {})
     array([7, 7])
     """
-    wanted = _checked_shape(shape)
+    wanted = checked_shape(shape)
     to = None if dtype is None else _checked_dtype(dtype)
     if not is_weak(fill_value):
         node = as_node(fill_value)

@@ -23,7 +23,8 @@ from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal_op, less_op, where_op
 from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.elementwise import add_op
-from jitflow.ops.movement import permute_dims, reshape_op, slice_axes
+from jitflow.ops.movement import permute_dims, reshape_op
+from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
 from jitflow.simplify import is_nonnegative, simplify_index
 from jitflow.types import Dim, Shape, SymDim, TensorType, as_dim, dim_text, element_count, fold_dim, shape_text
