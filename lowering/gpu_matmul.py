@@ -2,13 +2,17 @@
 
     block b in batches * ceil(M / 64) * ceil(N / 64):
       thread t in 256:                                  # 16 x 16 threads, each 4 x 4 results
+        fetch(0)
         serial c in ceil(K / 16):
-          a_tile[k, i] = A[i0 + i, c*16 + k]            # 4 elements per thread
-          b_tile[k, j] = B[c*16 + k, j0 + j]
+          a_tile[c % 2, k, i], b_tile[c % 2, k, j] = what was fetched
           barrier
-          unrolled k in 16: acc[u, v] = fma(a_tile[k, 4*y + u], b_tile[k, 4*x + v], acc[u, v])
-          barrier
-        out[i0 + 4*y + u, j0 + 4*x + v] = epilogue(acc[u, v])
+          if c + 1 < ceil(K / 16): fetch(c + 1)         # A[i, k], B[k, j] into registers, while it multiplies
+          unrolled k in 16:
+            acc[u, v] = fma(a_tile[c % 2, k, 4*y + u], b_tile[c % 2, k, 4*x + v], acc[u, v])
+        out[i, j] = epilogue(acc[u, v])
+
+There are two tiles of each operand, so one barrier per step is enough: who writes a tile has passed the barrier of the
+step between, and so everyone has read what was there.
 
 Operands are whatever their nodes compute (the prologue), results go through the group's other nodes (the epilogue).
 Each result is one chain over increasing k, so the bits are those of the CPU. At the edges, rows and columns beyond the
@@ -30,6 +34,7 @@ from jitflow.expr import (
     Load,
     Reduce,
     Var,
+    as_index,
     compare,
     const,
     const_index,
@@ -122,87 +127,94 @@ def build_matmul(group: FusionGroup, product: Product, signature: Signature, sch
     return _Tiles(group, product, signature, schedule).build()
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One operand while it is multiplied: its free axes, in tiles of `width`, of which `number` is the block's.
+
+    `tiles` are in shared memory, `items` what a thread needs of one for a step, `fetched` what it brings for the next.
+    """
+
+    operand: Operand
+    axes: tuple[Axis, ...]
+    extent: Expr
+    width: int
+    number: Expr
+    tiles: Buffer
+    items: Buffer
+    fetched: Buffer
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every tile lies inside the matrix."""
+        return simplify_index(self.extent % self.width) == const_index(0)
+
+
 class _Tiles:
     def __init__(self, group: FusionGroup, product: Product, signature: Signature, schedule: GpuSchedule) -> None:
         self.group, self.product, self.signature, self.schedule = group, product, signature, schedule
-        s, dtype = schedule, product.dtype
+        s = schedule
         self.columns = s.tile_n // s.item_n
         self.threads = s.tile_m // s.item_m * self.columns
-        self.m = simplify_index(_count(product.m_axes))
-        self.n, self.k = product.n_axis.extent, product.k.extent
-        self.thread = Var("t", INDEX, floor=0)
-        self.row0, self.column0 = Var("i0", INDEX, floor=0), Var("j0", INDEX, floor=0)
+        self.thread, self.step = Var("t", INDEX, floor=0), Var("c", INDEX, floor=0)
+        self.steps = simplify_index((product.k.extent + (s.tile_k - 1)) // s.tile_k)
+        i, j = Var("tile_i", INDEX, floor=0), Var("tile_j", INDEX, floor=0)
+        self.left = self._side("a", product.left, product.m_axes, i, s.tile_m, s.item_m)
+        self.right = self._side("b", product.right, (product.n_axis,), j, s.tile_n, s.item_n)
+        self.acc = self._buffer("acc", (s.item_m, s.item_n), "register")
 
-        def buffer(name: str, shape: Sequence[int], space: str) -> Buffer:
-            return Buffer(name, dtype, [const_index(n) for n in shape], space, align=16)
+    def _buffer(self, name: str, shape: Sequence[int], space: str) -> Buffer:
+        return Buffer(name, self.product.dtype, [const_index(n) for n in shape], space, align=16)
 
-        self.left = buffer("a_tile", (s.tile_k, s.tile_m + PAD), "shared")
-        self.right = buffer("b_tile", (s.tile_k, s.tile_n + PAD), "shared")
-        self.a, self.b = buffer("a_items", (s.item_m,), "register"), buffer("b_items", (s.item_n,), "register")
-        self.acc = buffer("acc", (s.item_m, s.item_n), "register")
+    def _side(self, name: str, operand: Operand, axes: tuple[Axis, ...], number: Var, width: int, items: int) -> Side:
+        depth = self.schedule.tile_k
+        return Side(
+            operand,
+            axes,
+            simplify_index(_count(axes)),
+            width,
+            number,
+            self._buffer(f"{name}_tile", (2, depth, width + PAD), "shared"),
+            self._buffer(f"{name}_items", (items,), "register"),
+            self._buffer(f"{name}_next", (depth * width // self.threads,), "register"),
+        )
 
     def build(self) -> Body:
-        s, p = self.schedule, self.product
-        m_tiles = simplify_index((self.m + (s.tile_m - 1)) // s.tile_m)
-        n_tiles = simplify_index((self.n + (s.tile_n - 1)) // s.tile_n)
-        blocks = simplify_index(m_tiles * n_tiles)
-        blocks = simplify_index(_count(p.batch) * blocks)
-        b, c = Var("b", INDEX, floor=0), Var("c", INDEX, floor=0)
-        *batch, i, j = unflatten_index(b, [*(a.extent for a in p.batch), m_tiles, n_tiles])
-        lets: list[Stmt] = [Let(a.var, x) for a, x in zip(p.batch, batch, strict=True)]
-        lets += [Let(self.row0, simplify_index(i * s.tile_m)), Let(self.column0, simplify_index(j * s.tile_n))]
-        zero = const(0, p.dtype)
-        steps = simplify_index((self.k + (s.tile_k - 1)) // s.tile_k)
+        s, batch_axes, b, c = self.schedule, self.product.batch, Var("b", INDEX, floor=0), self.step
+        sides = (self.left, self.right)
+        counts = [simplify_index((side.extent + (side.width - 1)) // side.width) for side in sides]
+        blocks = simplify_index(_count(batch_axes) * simplify_index(counts[0] * counts[1]))
+        place = unflatten_index(b, [*(a.extent for a in batch_axes), *counts])
+        names = [*(a.var for a in batch_axes), *(side.number for side in sides)]
+        zero = const(0, self.product.dtype)
+        more = simplify_index(c + 1)
         body: Body = (
-            *(Alloc(x) for x in (self.left, self.right, self.a, self.b, self.acc)),
+            *(Alloc(x) for side in sides for x in (side.tiles, side.items, side.fetched)),
+            Alloc(self.acc),
             _grid(s.item_m, s.item_n, lambda u, v: (Store(self.acc, (u, v), zero),)),
-            For(c, steps, (self._load(c, True), self._load(c, False), Barrier(), self._multiply(), Barrier())),
+            If(compare("lt", const_index(0), self.steps), tuple(self._fetch(side, const_index(0)) for side in sides)),
+            For(
+                c,
+                self.steps,
+                (
+                    *(self._hand_over(side) for side in sides),
+                    Barrier(),
+                    If(compare("lt", more, self.steps), tuple(self._fetch(side, more) for side in sides)),
+                    self._multiply(),
+                ),
+            ),
             _grid(s.item_m, s.item_n, self._finish),
         )
+        lets = tuple(Let(v, x) for v, x in zip(names, place, strict=True) if isinstance(v, Var))
         return (For(b, blocks, (*lets, For(self.thread, const_index(self.threads), body, "thread")), "block"),)
 
-    def _load(self, c: Var, is_left: bool) -> Stmt:
-        """Return the loop that fills a tile with step `c` of an operand."""
-        s, p = self.schedule, self.product
-        operand, tile = (p.left, self.left) if is_left else (p.right, self.right)
-        width = s.tile_m if is_left else s.tile_n
-        u = Var("u", INDEX, floor=0)
+    def _spread(self, side: Side, u: Expr) -> tuple[Expr, Expr]:
+        """Return which k and which row or column of a tile element `u` of the thread is: neighbours in memory go to
+        neighbouring threads."""
         number = u * self.threads + self.thread
-        if self._runs_along_k(operand):
-            k_in, at = simplify_index(number % s.tile_k), simplify_index(number // s.tile_k)
-        else:
-            k_in, at = simplify_index(number // width), simplify_index(number % width)
-        step = simplify_index(c * s.tile_k + k_in)
-        k = self._clamped("k", step, self.k, s.tile_k)
-        row = (
-            self._clamped("i", self.row0 + at, self.m, s.tile_m)
-            if is_left
-            else self._clamped("j", self.column0 + at, self.n, s.tile_n)
-        )
-        place = self._place(row.var, p.m_axes if is_left else (p.n_axis,))
-        emitter = self._emitter({k.var: self.k, row.var: self.m if is_left else self.n})
-        value = _value(operand, emitter, {**place, p.k.var: k.var})
-        if simplify_index(self.k % s.tile_k) != const_index(0):
-            # Beyond K the product is -0.0 * 0.0 = -0.0, which added to any sum leaves it as it is.
-            beyond = const(-0.0 if is_left and p.dtype.is_float else 0, p.dtype)
-            value = select(compare("lt", step, self.k), emitter.let("x", value), beyond)
-        body = (k, row, *emitter.statements, Store(tile, (k_in, at), value))
-        return For(u, const_index(s.tile_k * width // self.threads), body, "unrolled")
-
-    def _clamped(self, name: str, at: Expr, extent: Expr, tile: int) -> Let:
-        """Bind position `at` of an axis, or its last one where the tile reaches beyond it."""
-        if simplify_index(extent % tile) != const_index(0):
-            at = minimum(at, simplify_index(extent - 1))
-        return Let(Var(name, INDEX, floor=0), simplify_index(at))
-
-    def _place(self, position: Var, axes: Sequence[Axis]) -> dict[Var, Expr]:
-        extents = {position: simplify_index(_count(axes))}
-        parts = unflatten_index(position, [a.extent for a in axes], extents)
-        return {a.var: part for a, part in zip(axes, parts, strict=True)}
-
-    def _emitter(self, extents: Mapping[Var, Expr]) -> Emitter:
-        batch = {a.var: a.extent for a in self.product.batch}
-        return Emitter(self.signature.values({**batch, **extents}))
+        depth = self.schedule.tile_k
+        if self._runs_along_k(side.operand):
+            return simplify_index(number % depth), simplify_index(number // depth)
+        return simplify_index(number // side.width), simplify_index(number % side.width)
 
     def _runs_along_k(self, operand: Operand) -> bool:
         """Tell whether neighbouring elements in memory are those of neighbouring k, as far as can be seen."""
@@ -215,19 +227,65 @@ class _Tiles:
                     return poly_of(address).get((k,)) == 1
         return False
 
+    def _fetch(self, side: Side, c: Expr) -> Stmt:
+        """Return the loop that brings a thread's share of step `c` of an operand into registers."""
+        depth, p = self.schedule.tile_k, self.product
+        u, k, at = Var("u", INDEX, floor=0), Var("k", INDEX, floor=0), Var("at", INDEX, floor=0)
+        k_in, at_in = self._spread(side, u)
+        step = simplify_index(c * depth + k_in)
+        whole = simplify_index(p.k.extent % depth) == const_index(0)
+        lets = (
+            Let(k, step if whole else minimum(step, simplify_index(p.k.extent - 1))),
+            Let(at, self._clamped(side, simplify_index(side.number * side.width + at_in))),
+        )
+        emitter = self._emitter({k: p.k.extent, at: side.extent})
+        value = _value(side.operand, emitter, {**self._place(side, at), p.k.var: k})
+        if not whole:
+            beyond = const(-0.0 if side is self.left and p.dtype.is_float else 0, p.dtype)
+            value = select(compare("lt", step, p.k.extent), emitter.let("x", value), beyond)
+        body = (*lets, *emitter.statements, Store(side.fetched, (u,), value))
+        return For(u, as_index(side.fetched.shape[0]), body, "unrolled")
+
+    def _clamped(self, side: Side, at: Expr) -> Expr:
+        return at if side.is_whole else minimum(at, simplify_index(side.extent - 1))
+
+    def _hand_over(self, side: Side) -> Stmt:
+        """Return the loop that puts what was fetched into the tile of this step."""
+        u = Var("u", INDEX, floor=0)
+        place = (simplify_index(self.step % 2), *self._spread(side, u))
+        return For(
+            u, as_index(side.fetched.shape[0]), (Store(side.tiles, place, Load(side.fetched, (u,))),), "unrolled"
+        )
+
+    def _place(self, side: Side, at: Expr) -> dict[Var, Expr]:
+        """Return where the free axes of an operand are at row or column `at`."""
+        extents = {at: side.extent} if isinstance(at, Var) else {}
+        parts = unflatten_index(at, [a.extent for a in side.axes], extents)
+        return {a.var: part for a, part in zip(side.axes, parts, strict=True)}
+
+    def _emitter(self, extents: Mapping[Var, Expr]) -> Emitter:
+        batch = {a.var: a.extent for a in self.product.batch}
+        return Emitter(self.signature.values({**batch, **extents}))
+
+    def _mine(self, side: Side, u: Expr) -> Expr:
+        """Return which row or column of a tile result `u` of the thread lies in."""
+        number = self.thread // self.columns if side is self.left else self.thread % self.columns
+        count = self.schedule.item_m if side is self.left else self.schedule.item_n
+        return simplify_index(number * count + u)
+
     def _multiply(self) -> Stmt:
         """Return the loop over the steps of a tile."""
-        s, dtype = self.schedule, self.product.dtype
+        left, right, s = self.left, self.right, self.schedule
         k, u, v = (Var(name, INDEX, floor=0) for name in "kuv")
-        y, x = simplify_index(self.thread // self.columns), simplify_index(self.thread % self.columns)
+        which = simplify_index(self.step % 2)
 
         def add(u: Expr, v: Expr) -> Body:
-            a, b, old = Load(self.a, (u,)), Load(self.b, (v,)), Load(self.acc, (u, v))
-            new = Fma(a, b, old) if dtype.is_float else Binary("add", old, Binary("mul", a, b))
+            a, b, old = Load(left.items, (u,)), Load(right.items, (v,)), Load(self.acc, (u, v))
+            new = Fma(a, b, old) if self.product.dtype.is_float else Binary("add", old, Binary("mul", a, b))
             return (Store(self.acc, (u, v), new),)
 
-        load_a = Store(self.a, (u,), Load(self.left, (k, simplify_index(y * s.item_m + u))))
-        load_b = Store(self.b, (v,), Load(self.right, (k, simplify_index(x * s.item_n + v))))
+        load_a = Store(left.items, (u,), Load(left.tiles, (which, k, self._mine(left, u))))
+        load_b = Store(right.items, (v,), Load(right.tiles, (which, k, self._mine(right, v))))
         body: Body = (
             For(u, const_index(s.item_m), (load_a,), "unrolled"),
             For(v, const_index(s.item_n), (load_b,), "unrolled"),
@@ -237,31 +295,29 @@ class _Tiles:
 
     def _finish(self, u: Expr, v: Expr) -> Body:
         """Return the statements that compute the group's outputs from result (u, v) of the thread and store them."""
-        s, p, group = self.schedule, self.product, self.group
+        group = self.group
         assert group.contract is not None
-        y, x = simplify_index(self.thread // self.columns), simplify_index(self.thread % self.columns)
-        i, j = Var("i", INDEX, floor=0), Var("j", INDEX, floor=0)
-        lets: Body = (
-            Let(i, simplify_index(self.row0 + (y * s.item_m + u))),
-            Let(j, simplify_index(self.column0 + (x * s.item_n + v))),
-        )
-        place = {**self._place(i, p.m_axes), p.n_axis.var: j}
-        emitter = self._emitter({i: self.m, j: self.n})
+        lets: list[Stmt] = []
+        tests: list[Expr] = []
+        place: dict[Var, Expr] = {}
+        extents: dict[Var, Expr] = {}
+        for side, name, item in ((self.left, "i", u), (self.right, "j", v)):
+            at = simplify_index(side.number * side.width + self._mine(side, item))
+            # Written out, the alignment of neighbours can be seen; bound, their bound can.
+            if not side.is_whole:
+                lets.append(Let(bound := Var(name, INDEX, floor=0), at))
+                tests.append(compare("lt", bound, side.extent))
+                extents[bound] = side.extent
+                at = bound
+            place |= self._place(side, at)
+        emitter = self._emitter(extents)
 
         def moved(index: Subscripts) -> Subscripts:
             return tuple(substitute_all(e, place) for e in index)
 
-        emitter.know(
-            group.contract,
-            moved(tuple(a.var for a in group.rows)),
-            emitter.let(group.contract.op.name, Load(self.acc, (u, v))),
-        )
+        result = emitter.let(group.contract.op.name, Load(self.acc, (u, v)))
+        emitter.know(group.contract, moved(tuple(a.var for a in group.rows)), result)
         store_outputs(emitter, [(node, moved(at)) for node, at in group.outputs], self.signature)
-        tests = [
-            compare("lt", position, extent)
-            for position, extent, tile in ((i, self.m, s.tile_m), (j, self.n, s.tile_n))
-            if simplify_index(extent % tile) != const_index(0)
-        ]
         body: Body = tuple(emitter.statements)
         if tests:
             body = (If(tests[0] if len(tests) == 1 else Binary("and", *tests), body),)

@@ -49,7 +49,8 @@ class NvptxOps(TargetOps):
         parameters += [f"i64 {local(k + len(abi.buffers), d.name)}" for k, d in enumerate(abi.dims)]
         block = ",".join(str(n) for n in launch_geometry(kernel).block)
         head = f"define {linkage}ptx_kernel void {symbol(kernel.name)}({', '.join(parameters)})"
-        return f'{head} {attributes}"nvvm.reqntid"="{block}" #0 {{'
+        # One block per multiprocessor is enough: told nothing, ptxas makes room for several and spills for it.
+        return f'{head} {attributes}"nvvm.reqntid"="{block}" "nvvm.minctasm"="1" #0 {{'
 
     def pointer_type(self, buffer: Buffer) -> str:
         space = _SPACES.get(buffer.space)
@@ -127,9 +128,12 @@ _ALLOWED_INTRINSICS = re.compile(
     "|".join(
         [
             rf"llvm\.(?:fma|sqrt|fabs|floor|ceil|trunc|roundeven|copysign)\.{_SCALAR}f(?:32|64)",
-            rf"llvm\.(?:abs|smin|smax|umin|umax|fshl|fshr|ctpop|usub\.sat|uadd\.sat)\.{_SCALAR}i(?:8|16|32|64)",
+            r"llvm\.is\.fpclass\.f(?:32|64)",
+            rf"llvm\.(?:abs|smin|smax|umin|umax|fshl|fshr|ctpop|[us]add\.sat|[us]sub\.sat)\.{_SCALAR}i(?:8|16|32|64)",
             r"llvm\.[su]cmp\.i(?:8|32)\.i(?:8|16|32|64)",
             r"llvm\.fpto[su]i\.sat\.i(?:8|16|32|64)\.f(?:32|64)",
+            # What the inliner says of register buffers; gone with them, but for the declaration.
+            r"llvm\.lifetime\.(?:start|end)\.p0",
             r"llvm\.nvvm\.read\.ptx\.sreg\.(?:tid|ctaid|nctaid)\.[xyz]",
             r"llvm\.nvvm\.shfl\.sync\.(?:down|up|bfly|idx)\.i32",
             r"llvm\.nvvm\.barrier\.cta\.sync\.aligned\.all",
