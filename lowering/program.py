@@ -7,6 +7,7 @@ code; texts are made when asked for. Groups that do the same to different nodes 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -259,11 +260,10 @@ def _last_uses(groups: Sequence[FusionGroup]) -> dict[Node, int]:
 
 
 def _label(group: FusionGroup, names: Mapping[Node, str]) -> str:
-    """Return the ops of the group's outputs, which tell a reader most about it."""
-    ops = list(dict.fromkeys([n.op.name for n, _ in group.reductions] + [n.op.name for n, _ in group.outputs]))
-    if group.contract is not None:
-        ops.insert(0, group.contract.op.name)
-    return "_".join(dict.fromkeys(ops[:3]))
+    """Return what the group computes, in the user's words: the names of its outputs, without their numbers."""
+    words = [names.get(n, n.op.name) for n, _ in group.outputs]
+    plain = [re.sub(r"_\d+$", "", w) for w in words]
+    return re.sub(r"\W", "_", "_".join(list(dict.fromkeys(plain))[:3]))
 
 
 def _local_names(group: FusionGroup, names: Mapping[Node, str]) -> dict[Node, str]:
