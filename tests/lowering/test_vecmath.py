@@ -11,7 +11,12 @@ from jitflow.dtypes import DType, float32, float64, int32
 from jitflow.errors import CompilerBug
 from jitflow.expr import Call, Expr, Fma, type_of
 from jitflow.record import children, walk
+from lowering.cpu import compile_object
 from lowering.interp import interpret
+from lowering.llvm import emit_kernel
+from lowering.loop_ir import For
+from lowering.nvptx import emit_ptx
+from lowering.target import from_name
 from lowering.vecmath import FUNCTIONS, Function, define
 from tests.support import ulp
 from tests.support.compiled import runnable
@@ -259,6 +264,22 @@ def test_functions_of_two_arguments_give_the_same_bits_for_every_lane_count_and_
         out = np.zeros(a.size, x.dtype)
         interpret(ulp.kernel(name, 2, dtype, lanes), {"x": a, "y": c, "out": out}, {"n": a.size // lanes})
         assert np.array_equal(out, expected[some][: a.size], equal_nan=True), lanes
+
+
+def _arity(name: str) -> int:
+    return len(define(name, type_of(float32)).params)
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_function_becomes_ptx_without_calls_and_an_object_for_aarch64(name: str) -> None:
+    arm = from_name("aarch64")
+    for dtype in DTYPES:
+        compile_object(emit_kernel(ulp.kernel(name, _arity(name), dtype, arm.lanes(dtype)), arm), arm)
+        k = ulp.kernel(name, _arity(name), dtype, 1)
+        (loop,) = k.body
+        assert isinstance(loop, For)
+        # Registers set in branches and loops must have become values: local memory would be slow.
+        assert ".local" not in emit_ptx([k.with_body((For(loop.var, loop.extent, loop.body, "block"),))])
 
 
 def _functions() -> list[Function]:
