@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from jitflow import config, nn
 from jitflow.autodiff import gradients
-from jitflow.dtypes import DType, bool_, float32, float64, int32, int64
+from jitflow.dtypes import (
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 from jitflow.dtypes import bool_ as bool
 from jitflow.errors import (
     ClosedError,
@@ -167,6 +182,7 @@ __all__ = [
     "argmin",
     "asarray",
     "astype",
+    "bfloat16",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
@@ -190,6 +206,7 @@ __all__ = [
     "exp",
     "expand_dims",
     "flip",
+    "float16",
     "float32",
     "float64",
     "floor",
@@ -202,6 +219,8 @@ __all__ = [
     "greater",
     "greater_equal",
     "inf",
+    "int8",
+    "int16",
     "int32",
     "int64",
     "interpret",
@@ -263,6 +282,10 @@ __all__ = [
     "take",
     "tanh",
     "trunc",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
     "var",
     "variable",
     "where",

@@ -25,7 +25,7 @@ from jitflow.errors import CompilerBug, JitflowError
 from jitflow.expr import Const, as_index
 from jitflow.graph import OPS, ArrayData, Node, make_constant, make_node, make_placeholder, sited, toposort
 from jitflow.simplify import simplify_index
-from jitflow.types import Dim, same_dim, same_shape
+from jitflow.types import Dim, Shape, same_dim, same_shape
 
 #: What has become of each node.
 Replaced: TypeAlias = dict[Node, Node]
@@ -208,7 +208,7 @@ def _fold(node: Node) -> Node | None:
 
 
 def cancel_movement(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
-    """Merge or drop movement: names, reshape of reshape, permutations, flips, broadcasts, and any of them of a fill."""
+    """Merge or drop movement: names, reshapes, permutations, flips, slices, broadcasts; any of a fill or of a scalar."""
     return _apply(_cancel, fetches, leaves)
 
 
@@ -220,6 +220,9 @@ def _cancel(node: Node) -> Node | None:
         fill = _uniform(x)
         if fill is not None and (x.op.name == "full" or node.op.name == "broadcast_to"):
             return _if_same(node, lambda: _full(node, fill))
+        single = _single(x)
+        if single is not None and not (node.op.name == "broadcast_to" and not x.shape):
+            return _if_same(node, lambda: _repeated(single, node.shape))
     match node.op.name:
         case "identity":
             return x
@@ -247,6 +250,22 @@ def _cancel(node: Node) -> Node | None:
         case _:
             pass
     return None
+
+
+def _single(x: Node) -> Node | None:
+    """Return the tensor of one element whose repetitions `x` consists of, or None; only where `x` is movement."""
+    node = x
+    while node.op.name in _REARRANGING:
+        node = node.inputs[0]
+    return node if node is not x and all(d == 1 for d in node.shape) else None
+
+
+def _repeated(single: Node, shape: Shape) -> Node:
+    """Return the only element of `single` at every place of `shape`."""
+    if all(d == 1 for d in shape):
+        return single if single.shape == shape else make_node(OPS["reshape"], (single,), {"shape": shape})
+    scalar = single if not single.shape else make_node(OPS["reshape"], (single,), {"shape": ()})
+    return make_node(OPS["broadcast_to"], (scalar,), {"shape": shape})
 
 
 #: Operators whose elements are elements of their input, every one a fill value if that is one.

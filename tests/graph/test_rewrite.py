@@ -290,6 +290,17 @@ def test_movement_of_a_fill_is_a_fill() -> None:
     assert after(cancel_movement, padded) is padded
 
 
+def test_movement_of_a_repeated_scalar_is_one_broadcast() -> None:
+    x = jf.placeholder("x", jf.float64, ())
+    y = jf.permute_dims(jf.reshape(jf.broadcast_to(jf.reshape(x, (1,)), ("n",)), ("n", 1)), (1, 0))
+    assert after(cancel_movement, y, x) is jf.broadcast_to(x, (1, "n"))
+    one = jf.placeholder("one", jf.float64, (1, 1))
+    wide = jf.flip(jf.broadcast_to(one, (2, 3)))
+    assert ops_of(after(cancel_movement, wide, one)) == ["reshape", "broadcast_to"]
+    assert after(cancel_movement, jf.reshape(jf.reshape(one, (1,)), (1, 1)), one) is one
+    assert after(cancel_movement, jf.broadcast_to(x, (4,)), x) is jf.broadcast_to(x, (4,))
+
+
 def test_different_movements_stay() -> None:
     x = f64("n", 6)
     y = jf.permute_dims(jf.reshape(x, (-1, 2)), (1, 0))
