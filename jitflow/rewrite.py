@@ -208,7 +208,7 @@ def _fold(node: Node) -> Node | None:
 
 
 def cancel_movement(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
-    """Merge or drop movement: names, reshapes, permutations, flips, slices, broadcasts; any of a fill or of a scalar."""
+    """Merge or drop movement: names, reshapes, permutations, flips, slices, broadcasts; any of a fill or scalar."""
     return _apply(_cancel, fetches, leaves)
 
 
