@@ -8,6 +8,7 @@ once, when first used, and is kept. The session owns the values of its variables
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from jitflow.graph import Node, name_nodes, toposort
 from jitflow.graph_text import show_graph
 from jitflow.rewrite import rewrite
 from jitflow.tensor import Tensor, as_tensor
+from lowering.gpu_program import GpuProgram, lower_gpu
 from lowering.loop_ir import Kernel
 from lowering.program import Program, find_static, lower
 from lowering.target import Target, from_name, host
@@ -40,7 +42,7 @@ _SUFFIX = {"graph": "graph", "fused": "txt", "loops": "loop", "plan": "txt", "ll
 class _Compiled(NamedTuple):
     """A program ready to run: `feeds` in the order of its inputs, and for each fetch the number of its output."""
 
-    program: Program
+    program: Program | GpuProgram
     loaded: LoadedProgram | None
     feeds: tuple[Node, ...]
     results: tuple[int, ...]
@@ -178,7 +180,7 @@ class Session:
         structure = _structure(outputs)
         where = dict(zip(dict.fromkeys(nodes), compiled.results, strict=True))
         results = tuple(where[n] for n in nodes)
-        if structure is None or results != tuple(range(len(compiled.program.plan.outputs))):
+        if structure is None or results != tuple(range(len(compiled.loaded.signature.outputs))):
             inner = make_entry(compiled.loaded, LIST, arena=self._arenas, name=name, native=native)
             return _Rearranged(inner, outputs, results, name)
         return make_entry(compiled.loaded, structure, arena=self._arenas, name=name, native=native)
@@ -200,7 +202,10 @@ class Session:
         if fetches is not None:
             unique = tuple(dict.fromkeys(nodes))
             program = self._compile(unique, _placeholders(unique)).program
-        if kernel is not None and kernel not in (names := [b.kernel.name for b in program.kernels]):
+        if (stage == "ptx") != self._target.is_gpu and stage in ("ptx", "asm", "llvm-opt"):
+            advice = "create the session with device='cuda:0', load=False" if stage == "ptx" else "its code is 'ptx'"
+            raise DeviceError(f"stage {stage!r} does not exist on {self._target.name}: {advice}")
+        if kernel is not None and kernel not in (names := program.kernel_names):
             raise GraphError(f"no kernel is called {kernel!r}; there are {', '.join(names)}")
         return program.text(stage, kernel)
 
@@ -216,7 +221,7 @@ class Session:
         return written
 
     def _has_stage(self, stage: str) -> bool:
-        return stage != "ptx"
+        return stage not in ("asm", "llvm-opt") if self._target.is_gpu else stage != "ptx"
 
     def report(self) -> str:
         """Return what was compiled: kernels, buffers, peak memory of the arena, and the time of each compile step."""
@@ -324,7 +329,8 @@ class Session:
         unique = list(dict.fromkeys(wanted))
         names = self._names_of(replaced, unique, inputs)
         static = find_static(unique, inputs)
-        program = lower(
+        make = lower_gpu if self._target.is_gpu else lower
+        program = make(
             unique,
             inputs,
             static,
@@ -337,7 +343,7 @@ class Session:
             clock=self._clock,
         )
         results = tuple(unique.index(w) for w in wanted)
-        if not self._load or self._target.is_gpu:
+        if not self._load or isinstance(program, GpuProgram):
             return _Compiled(program, None, tuple(feeds), results, None)
         consts = [self._value(n, names) for n in program.plan.consts]
         code = load_object(program.object_code())
@@ -464,10 +470,14 @@ class _Dumper:
 
 
 def _target_of(device: str, config: Config) -> Target:
+    wanted = config.target_cpu
+    for_gpu = wanted is not None and wanted.startswith("nvptx")
     if device == "cpu":
-        return host() if config.target_cpu is None else from_name(config.target_cpu)
-    if isinstance(device, str) and device.startswith("cuda"):
-        return from_name("nvptx:sm_90")
+        if for_gpu:
+            raise DeviceError(f"{wanted} is no CPU: create the session with device='cuda:0'")
+        return host() if wanted is None else from_name(wanted)
+    if isinstance(device, str) and re.fullmatch(r"cuda:\d+", device):
+        return from_name(wanted if wanted is not None and for_gpu else "nvptx:sm_90")
     raise DeviceError(f"unknown device {device!r}; devices are 'cpu' and 'cuda:N'")
 
 

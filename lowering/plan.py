@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from jitflow.errors import CompilerBug, GraphError, at_site
+from jitflow.errors import GraphError, at_site
 from jitflow.expr import INDEX, Const, Expr, Var, as_index, const_index, maximum
 from jitflow.graph import Node
 from jitflow.record import record
 from jitflow.simplify import free_vars, is_nonnegative, same_index, simplify_index, split_linear
 from jitflow.types import Dim, dim_text, element_count, mul_dims, shape_text
 from lowering.loop_ir import Kernel
-
-#: Cells of the arena begin at multiples of this: a cache line, and the widest vector.
-ALIGN = 64
 
 
 @record
@@ -119,11 +116,6 @@ def nbytes_of(node: Node) -> Expr:
     return as_index(mul_dims(element_count(node.shape), node.dtype.itemsize))
 
 
-def padded(nbytes: Expr) -> Expr:
-    """Return `nbytes` rounded up to whole cells' alignment."""
-    return simplify_index((nbytes + (ALIGN - 1)) // ALIGN * ALIGN)
-
-
 def bind_dims(inputs: Sequence[Node]) -> tuple[tuple[Expr, ...], tuple[Var, ...], tuple[Solved, ...]]:
     """Return the distinct symbolic sizes of `inputs`, a variable for each, and how further dims follow from them."""
     sizes = list(dict.fromkeys(d for node in inputs for d in node.shape if isinstance(d, Expr)))
@@ -191,50 +183,6 @@ def guards_of(
                 low = simplify_index(maximum(d, const_index(0)))
                 add(d, low, f"{node.op.name}: dim {dim_text(d)} of {shape_text(node.shape)} must not be negative", node)
     return list(found.values())
-
-
-class Arena:
-    """Gives cells to arrays as a plan is made; a cell is free again after the last step that reads its array."""
-
-    def __init__(self) -> None:
-        self.cells: list[Expr] = []
-        self._free: list[int] = []
-
-    def take(self, nbytes: Expr) -> int:
-        """Return a cell of at least `nbytes`: a free one if it fits, else a new one."""
-        size = padded(nbytes)
-        exact = [c for c in self._free if same_index(self.cells[c], size) is True]
-        if exact:
-            self._free.remove(exact[0])
-            return exact[0]
-        if isinstance(size, Const):
-            literal = [c for c in self._free if isinstance(self.cells[c], Const)]
-            if literal:
-                need = int(size.value)
-                best = min(literal, key=lambda c: abs(_literal(self.cells[c]) - need))
-                self._free.remove(best)
-                self.cells[best] = const_index(max(_literal(self.cells[best]), need))
-                return best
-        elif self._free:
-            symbolic = [c for c in self._free if not isinstance(self.cells[c], Const)]
-            if symbolic:
-                cell = symbolic[0]
-                self._free.remove(cell)
-                self.cells[cell] = simplify_index(maximum(self.cells[cell], size))
-                return cell
-        self.cells.append(size)
-        return len(self.cells) - 1
-
-    def give_back(self, cell: int) -> None:
-        """Mark `cell` as free."""
-        if cell in self._free:
-            raise CompilerBug(f"arena cell {cell} is freed twice")
-        self._free.append(cell)
-
-
-def _literal(e: Expr) -> int:
-    assert isinstance(e, Const)
-    return int(e.value)
 
 
 def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:

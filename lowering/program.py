@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitflow.errors import at_site
-from jitflow.expr import Const, Expr, as_index, const_index, maximum
+from jitflow.expr import Const, Expr, Var, as_index, const_index, maximum
 from jitflow.graph import Node, toposort
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, dim_text, element_count
 from lowering import cpu
+from lowering.arena import padded, place_arrays
 from lowering.build import build, notes_of
 from lowering.fuse import COSTLY, FusionGroup, fuse
 from lowering.llvm import emit_module, scratch_bytes
@@ -28,17 +29,17 @@ from lowering.loop_ir import Kernel
 from lowering.native import can_emit, emit_entry
 from lowering.pipeline import run_pipeline
 from lowering.plan import (
-    Arena,
     Check,
     Copy,
+    Equal,
     Launch,
     Place,
     Plan,
+    Solved,
     Step,
     bind_dims,
     guards_of,
     nbytes_of,
-    padded,
     show_plan,
 )
 from lowering.plan_llvm import emit_measure, emit_run
@@ -120,6 +121,11 @@ class Program:
             return cpu.optimized(module, self.target)
         return cpu.assembly(module, self.target)
 
+    @property
+    def kernel_names(self) -> tuple[str, ...]:
+        """The names of all kernels, in the order in which they first run."""
+        return tuple(b.kernel.name for b in self.kernels)
+
     def kernel_of(self, group: FusionGroup) -> str:
         """Return the name of the kernel that computes `group`."""
         return next(b.kernel.name for b in self.kernels if group in b.groups)
@@ -149,6 +155,49 @@ def _compile_once(text: str, target: Target) -> bytes:
     return code
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What every target's program has in common: the groups, where arrays are, and what must hold of the dims."""
+
+    groups: tuple[FusionGroup, ...]
+    consts: tuple[Node, ...]
+    sizes: tuple[Expr, ...]
+    slots: tuple[Var, ...]
+    solved: tuple[Solved, ...]
+    guards: tuple[Equal, ...]
+    places: Mapping[Node, Place]
+    cells: tuple[Expr, ...]
+
+    def copies(self, fetches: Sequence[Node]) -> list[Copy]:
+        """Return the copies of fetched nodes that are inputs or constants."""
+        found = [(self.places[n], Place("output", k), nbytes_of(n)) for k, n in enumerate(fetches)]
+        return [Copy(source, target, nbytes) for source, target, nbytes in found if source != target]
+
+
+def prepare(
+    fetches: Sequence[Node],
+    inputs: Sequence[Node],
+    static: Collection[Node],
+    original: Sequence[Node],
+    *,
+    fused: bool,
+    clock: Clock,
+) -> Frame:
+    """Return the groups of `fetches` and all that is decided before kernels are built; see :func:`lower`."""
+    leaves = {*inputs, *static}
+    start = time.perf_counter()
+    order = toposort(fetches, leaves)
+    groups = tuple(fuse(fetches, leaves, enabled=fused))
+    clock("fuse", f"{len(order)} nodes", time.perf_counter() - start)
+    sizes, slots, solved = bind_dims(inputs)
+    known_leaves = {x for x in (*original, *order) if x in leaves or x.op.source}
+    guards = guards_of([*inputs, *original, *order], sizes, slots, solved, known_leaves)
+    stored = [x for x in order if (x in static or x.op.source) and x not in inputs]
+    consts = tuple(x for x in stored if literal_of(x) is None or x in fetches)
+    places, cells = place_arrays(groups, fetches, inputs, consts)
+    return Frame(groups, consts, sizes, slots, solved, tuple(guards), places, cells)
+
+
 def lower(
     fetches: Sequence[Node],
     inputs: Sequence[Node],
@@ -168,34 +217,19 @@ def lower(
     `original` are the nodes of the graph before rewriting, whose guards must hold; `names` calls nodes in texts.
     Expects primitive operators only. Raises GraphError if the inputs do not determine a dim.
     """
-    leaves = {*inputs, *static}
-    start = time.perf_counter()
-    order = toposort(fetches, leaves)
-    groups = tuple(fuse(fetches, leaves, enabled=fused))
-    clock("fuse", f"{len(order)} nodes", time.perf_counter() - start)
-    sizes, slots, solved = bind_dims(inputs)
-    known_leaves = {x for x in (*original, *order) if x in leaves or x.op.source}
-    guards = guards_of([*inputs, *original, *order], sizes, slots, solved, known_leaves)
-    consts = tuple(x for x in order if (x in static or x.op.source) and x not in inputs and literal_of(x) is None)
-    consts += tuple(f for f in fetches if literal_of(f) is not None and f not in inputs)
-    places: dict[Node, Place] = {n: Place("input", k) for k, n in enumerate(inputs)}
-    places.update({n: Place("const", k) for k, n in enumerate(consts)})
-
+    frame = prepare(fetches, inputs, static, original, fused=fused, clock=clock)
+    groups, places = frame.groups, frame.places
     kernels: dict[Any, Built] = {}
     steps: list[Step] = []
     checks: list[str] = []
-    arena = Arena()
-    output_places = {n: Place("output", k) for k, n in enumerate(fetches)}
-    last_use = _last_uses(groups)
-    held: dict[Place, Node] = {}
     scratch: Expr = const_index(0)
-    for number, group in enumerate(groups):
+    for group in groups:
         key = group_key(group)
         made = kernels.get(key)
         if made is None:
             start = time.perf_counter()
-            name = f"k{len(kernels)}_{_label(group, names)}"
-            kernel = build(group, name, _local_names(group, names))
+            name = f"k{len(kernels)}_{label_of(group, names)}"
+            kernel = build(group, name, local_names(group, names))
             clock("build", name, time.perf_counter() - start)
             start = time.perf_counter()
             final = run_pipeline(kernel, target, observer=observer, check=check)
@@ -204,11 +238,6 @@ def lower(
         else:
             made = Built(made.kernel, made.final, (*made.groups, group))
         kernels[key] = made
-        for node, _ in group.outputs:
-            if node in output_places and places.get(node) is None:
-                places[node] = output_places[node]
-            else:
-                places[node] = Place("arena", arena.take(nbytes_of(node)))
         scratch = simplify_index(maximum(scratch, padded(scratch_bytes(made.final))))
         fallible = [n for n in group.members if n.op.fallible]
         status = len(checks) if fallible else None
@@ -221,29 +250,19 @@ def lower(
                 status,
             )
         )
-        for place, node in list(held.items()):
-            if last_use[node] <= number:
-                arena.give_back(place.number)
-                del held[place]
-        for node, _ in group.outputs:
-            if places[node].space == "arena":
-                if last_use.get(node, -1) <= number:
-                    arena.give_back(places[node].number)
-                else:
-                    held[places[node]] = node
-    steps += [Copy(places[n], output_places[n], nbytes_of(n)) for n in fetches if places[n] != output_places[n]]
+    steps += frame.copies(fetches)
     if checks:
         steps.append(Check(0, len(checks)))
     plan = Plan(
         tuple(inputs),
-        consts,
+        frame.consts,
         tuple(fetches),
-        sizes,
-        slots,
-        solved,
-        tuple(guards),
+        frame.sizes,
+        frame.slots,
+        frame.solved,
+        frame.guards,
         tuple(steps),
-        tuple(arena.cells),
+        frame.cells,
         scratch,
         _work(groups, fetches),
         tuple(checks),
@@ -251,22 +270,14 @@ def lower(
     return Program(plan, groups, tuple(kernels.values()), names, _signature(plan, names), target, clock)
 
 
-def _last_uses(groups: Sequence[FusionGroup]) -> dict[Node, int]:
-    uses: dict[Node, int] = {}
-    for number, group in enumerate(groups):
-        for node in group.leaves:
-            uses[node] = number
-    return uses
-
-
-def _label(group: FusionGroup, names: Mapping[Node, str]) -> str:
+def label_of(group: FusionGroup, names: Mapping[Node, str]) -> str:
     """Return what the group computes, in the user's words: the names of its outputs, without their numbers."""
     words = [names.get(n, n.op.name) for n, _ in group.outputs]
     plain = [re.sub(r"_\d+$", "", w) for w in words]
     return re.sub(r"\W", "_", "_".join(list(dict.fromkeys(plain))[:3]))
 
 
-def _local_names(group: FusionGroup, names: Mapping[Node, str]) -> dict[Node, str]:
+def local_names(group: FusionGroup, names: Mapping[Node, str]) -> dict[Node, str]:
     """Return names for the nodes of `group`, all those it reads included."""
     local = {n: names.get(n, n.op.name) for n in (*group.members, *group.leaves)}
     for node in group.members:
@@ -392,6 +403,6 @@ def show_group(group: FusionGroup, number: int, names: Mapping[Node, str]) -> st
     axes = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.rows)
     inner = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.inner)
     head = f"group {number} {group.kind} over ({axes})" + (f" folding ({inner})" if inner else "")
-    lines = [head + ":", *(f"  {line}" for line in notes_of(group, _local_names(group, names)))]
+    lines = [head + ":", *(f"  {line}" for line in notes_of(group, local_names(group, names)))]
     lines.append(f"  writes {', '.join(names.get(n, n.op.name) for n, _ in group.outputs)}")
     return "\n".join(lines) + "\n"
