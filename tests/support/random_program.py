@@ -383,7 +383,10 @@ class _Generator:
         rng = self.rng
         twin = {float32: int32, int32: float32, float64: int64, int64: float64}.get(of.dtype)
         if twin is not None and rng.random() < 0.2:
-            return Bitcast(self.expr(c, of.with_dtype(twin), depth), of.dtype)
+            if of.dtype.is_float:
+                return Bitcast(self.expr(c, of.with_dtype(twin), depth), of.dtype)
+            # The bits of a computed NaN are nobody's promise, so the float comes from an integer.
+            return Bitcast(Cast(self.expr(c, of, depth), twin), of.dtype)
         # An index made from anything but a small integer could leave 64 bits in later sums.
         source = bool_ if of.dtype is index else rng.choice([d for d in DTYPES if d is not of.dtype])
         return Cast(self.expr(c, of.with_dtype(source), depth), of.dtype)
