@@ -77,6 +77,10 @@ class Config:
         """Tell whether events called `event` are to be printed."""
         return event in self.trace
 
+    def changed(self) -> dict[str, Any]:
+        """Return the knobs that are not at their defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
     def fingerprint(self) -> str:
         """Return a hash of the knobs that change generated code: a part of every cache key."""
         text = ";".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.metadata["code"])
