@@ -62,7 +62,7 @@ _SQRT_HALF = 0x3FE6A09E667F3BCD
 def power(b: Builder, x: Var, y: Var) -> Expr:
     """x to the power y."""
     a = b.let(absolute(x), "a")
-    # No power but that of 1 is finite beyond this bound, and products of it with logarithms are.
+    # No power is finite beyond this bound but those of 1 and -1, whose logarithm 0 it does not turn into NaN.
     exponent = b.let(b.at_most(b.at_least(y, -(2.0**70)), 2.0**70), "exponent")
     value = _power_f64(b, a, exponent) if b.wide else _power_f32(b, a, exponent)
     return _with_sign(b, x, y, a, value)
@@ -73,7 +73,7 @@ def _power_f32(b: Builder, a: Var, y: Var) -> Expr:
     u = b.let(b.bits(wide) - _SQRT_HALF, "u")
     k = b.from_bits((u >> 52) + b.bits(lift(F64.magic, wide))) - F64.magic
     f = b.let(b.from_bits((u & ((1 << 52) - 1)) + _SQRT_HALF) - 1.0, "f")
-    log2 = b.mad(f, b.polynomial(f, b.let(f * f, "f2"), _LOG2_F32), k)
+    log2 = b.mad(f, b.horner(f, _LOG2_F32), k)
     # Where a is 0, infinite or NaN its bits are no logarithm; (a - 1) * inf is one.
     regular = (b.bits(a) - 1 >= 0) & compare("lt", a, math.inf)
     log2 = select(regular, log2, (wide - 1.0) * math.inf)
@@ -81,7 +81,7 @@ def _power_f32(b: Builder, a: Var, y: Var) -> Expr:
     t = b.let(b.at_least(b.at_most(log2 * cast(y, float64), 200.0), -200.0), "t")
     shifted = b.let(t + F64.magic, "shifted")
     r = b.let(t - (shifted - F64.magic), "r")
-    p = 1.0 + r * b.polynomial(r, b.let(r * r, "r2"), _EXP2_F32)
+    p = 1.0 + r * b.horner(r, _EXP2_F32)
     return cast(b.from_bits(b.bits(p) + (b.bits(shifted) << 52)), float32)
 
 
@@ -144,7 +144,7 @@ def _with_sign(b: Builder, x: Var, y: Var, a: Var, value: Expr) -> Expr:
     whole = b.let(eq(floor, y), "whole")
     odd = whole & compare("ne", Unary("floor", half), half)
     sign = b.bits(x) & select(odd, b.sign_bit(), b.integer(0))
-    one = eq(x, 1.0) | eq(y, 0.0) | (eq(a, 1.0) & eq(absolute(y), math.inf))
+    one = eq(x, 1.0) | eq(y, 0.0)
     undefined = compare("lt", x, 0.0) & compare("lt", a, math.inf) & ~whole
     signed = b.from_bits(b.bits(value) | sign)
     return select(one, b.const(1.0), select(undefined, b.const(math.nan), signed))
