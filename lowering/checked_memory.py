@@ -121,7 +121,8 @@ class Memory:
 
     def declare(self, shape: tuple[int, ...]) -> Memory:
         """Return this memory with the shape that a kernel's parameter declares."""
-        if self.expected is not None and self.expected != shape:
+        # A pass may have merged axes, so an array may also have another shape of as many elements.
+        if self.expected is not None and self.expected != shape and math.prod(self.expected) != math.prod(shape):
             raise CompilerBug(f"{self.storage.name} has shape {self.expected}, its declaration says {shape}")
         return Memory(self.storage, shape, self.offset, None)
 

@@ -42,8 +42,8 @@ def interpret(
 ) -> None:
     """Run `kernel` on arrays, by parameter name or in parameter order; its stores change them in place.
 
-    Dims that are not given are taken from the shapes of the arrays. ``fma=False`` computes maths functions as targets
-    without fused multiply-add do.
+    An array has the elements of its parameter, in row-major order, and normally its shape. Dims that are not given are
+    taken from the shapes. ``fma=False`` computes maths functions as targets without fused multiply-add do.
     """
     arrays = _arrays(kernel, buffers)
     sizes = _sizes(kernel, arrays, dims or {})
@@ -79,9 +79,8 @@ def _arrays(kernel: Kernel, buffers: Mapping[str, Array] | Sequence[Array]) -> l
 def _sizes(kernel: Kernel, arrays: list[Array], dims: Mapping[str, int]) -> list[int]:
     known = dict(dims)
     for b, a in zip(kernel.params, arrays, strict=True):
-        for n, size in zip(b.shape, a.shape, strict=False):
-            if isinstance(n, Var):
-                known.setdefault(n.name, size)
+        if len(b.shape) == a.ndim:
+            known = {n.name: size for n, size in zip(b.shape, a.shape, strict=True) if isinstance(n, Var)} | known
     missing = [v.name for v in kernel.dims if v.name not in known]
     if missing:
         raise CompilerBug(f"kernel {kernel.name} needs the dims {', '.join(missing)}")

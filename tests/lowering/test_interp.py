@@ -606,6 +606,7 @@ def test_arguments_must_fit_the_declaration() -> None:
     kernel = parse_kernel("kernel f(a: f32[n, 4], b: f32[m], n: index, m: index):\n  pass")
     a, b = np.zeros((2, 4), np.float32), np.zeros(3, np.float32)
     interpret(kernel, [a, b])
+    interpret(kernel, [a.reshape(-1), b], {"n": 2})
     for buffers, dims, message in [
         ([a], {}, "kernel f takes ['a', 'b'], given 1 arrays"),
         ({"a": a, "c": b}, {}, "kernel f takes ['a', 'b'], given ['a', 'c']"),
@@ -613,6 +614,8 @@ def test_arguments_must_fit_the_declaration() -> None:
         ([a, b], {"n": 3}, "a has shape (2, 4), its declaration says (3, 4)"),
         ([np.zeros((2, 5), np.float32), b], {}, "a has shape (2, 5), its declaration says (2, 4)"),
         ([np.zeros((4, 2), np.float32).T, b], {}, "a must be C-contiguous"),
+        ([a.reshape(-1), b], {}, "kernel f needs the dims n"),
+        ([np.zeros(9, np.float32), b], {"n": 2}, "a has shape (9,), its declaration says (2, 4)"),
     ]:
         with pytest.raises(CompilerBug) as e:
             interpret(kernel, buffers, dims)  # type: ignore[arg-type]
