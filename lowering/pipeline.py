@@ -5,6 +5,7 @@ The list is read from the top; nothing else orders passes.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -81,10 +82,19 @@ def _run(
         try:
             after = run(kernel, target)
             if check and after is not kernel:
-                verify(after)
+                verify(after, stage="after_unroll" if name == some[-1][0] else "any")
         except Exception as error:
-            raise CompilerBug(f"{name} failed on this kernel: {error}\n{show(kernel)}") from error
+            raise _failure(name, kernel, target, error) from error
         if observer is not None:
             observer(name, kernel, after, time.perf_counter() - start)
         kernel = after
     return kernel
+
+
+def _failure(name: str, kernel: Kernel, target: Target, error: Exception) -> CompilerBug:
+    """Return the error of a pass that failed, after writing down the kernel it was given."""
+    text = show(kernel)
+    with tempfile.NamedTemporaryFile("w", prefix=f"before-{name}-", suffix=".loop", delete=False) as file:
+        file.write(text)
+    replay = f"python -m lowering.opt --passes {name} --target {target.name} {file.name}"
+    return CompilerBug(f"{name} failed: {error}\nto replay it: {replay}\n{text}")

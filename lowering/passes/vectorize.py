@@ -14,7 +14,7 @@ allocated inside gets an axis of lanes. With a constant extent there is no tail 
 masked vector. Without masks in the target the tail is a scalar loop (or vectors of 2, 4, ... lanes, if constant).
 
 Gives up, leaving a ``serial`` loop, where the body has no vector form: an inner extent or ``While`` that depends on the
-variable, an ``Atomic``, a call of a microkernel, a store to one element by all iterations.
+variable, an ``Atomic``, a call of a microkernel, a store to one element by all iterations, large buffers of its own.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ from lowering.loop_ir import (
     Store,
     While,
     map_body,
+    statements,
 )
 from lowering.renew import renew
 from lowering.target import Target
 
 #: A constant number of vectors up to this is written out; more become a loop.
 STRAIGHT = 16
+#: Bytes that the lanes of a loop's own buffers may take on the stack: half of what a kernel may.
+STACK_LIMIT = 8 << 10
 
 
 class _GiveUp(Exception):
@@ -118,10 +121,22 @@ def _vectorize(loop: For, target: Target, lanes: int | None, unroll: int | None)
     full = lanes or default_lanes(loop.body, target)
     copies = unroll or default_unroll(loop.body)
     extent = simplify_index(loop.extent)
+    private = full * sum(_bytes(x.buffer) for x in statements(loop.body) if isinstance(x, Alloc))
+    copies = max(1, min(copies, STACK_LIMIT // max(private, 1)))
+    if private > STACK_LIMIT:
+        raise _GiveUp
     masks = full > 1 and all(target.can_mask(d) for d in _memory_dtypes(loop.body))
     if isinstance(extent, Const):
         return _constant(loop, int(extent.value), full, copies, masks)
     return _symbolic(loop, extent, full, copies, masks)
+
+
+def _bytes(buffer: Buffer) -> int:
+    size = buffer.dtype.itemsize
+    for n in buffer.shape:
+        count = simplify_index(n)
+        size *= int(count.value) if isinstance(count, Const) else STACK_LIMIT
+    return size
 
 
 def default_lanes(body: Body, target: Target) -> int:
@@ -166,7 +181,8 @@ def _constant(loop: For, extent: int, full: int, copies: int, masks: bool) -> Bo
         out += _statements(loop, const_index(done * full), full, count)
         done += count
     start, rest = whole * full, extent - whole * full
-    if rest and masks:
+    # A wider vector, masked, would not end where a register buffer from outside ends.
+    if rest and masks and not _indexes_registers(loop):
         width = 1 << (rest - 1).bit_length()
         mask = (
             None if rest == width else compare("lt", Ramp(const_index(0), 1, width), const(rest, type_of(index, width)))

@@ -39,6 +39,18 @@ def elementwise(expression: str, result: str, **inputs: str) -> Kernel:
     )
 
 
+def several(expressions: list[str], result: str, **inputs: str) -> Kernel:
+    """Like `elementwise`, with outputs o0, o1, ..."""
+    params = "".join(f"{name}: {dtype}[n] read, " for name, dtype in inputs.items())
+    outs = "".join(f"o{k}: {result}[n], " for k in range(len(expressions)))
+    body = "".join(f"    o{k}[i] = {e}\n" for k, e in enumerate(expressions))
+    return parse_kernel(f"kernel k({params}{outs}n: index):\n  vectorized i in n:\n{body}")
+
+
+def zeros_like(arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: np.zeros_like(a) for name, a in arrays.items()}
+
+
 def check(kernel: Kernel, target: Target, arrays: dict[str, Array], expected: dict[str, Array] | None = None) -> None:
     """Compile `kernel` after the pipeline and compare what it stores with `expected`, or with the interpreter."""
     if expected is None:
@@ -114,11 +126,7 @@ def test_binary_operations_agree_with_the_interpreter(target: Target, short: str
     infix = {"f": "+ - * /", "b": "& | ^"}.get(short[0], "+ - * // % & | ^ << >>").split()
     a, b = operands(short, 1), operands(short, 2)
     lines = [f"a[i] {op} b[i]" for op in infix] + ["min(a[i], b[i])", "max(a[i], b[i])"] * (short != "bool")
-    outs = "".join(f", o{k}: {short}[n]" for k in range(len(lines)))
-    body = "".join(f"    o{k}[i] = {e}\n" for k, e in enumerate(lines))
-    kernel = parse_kernel(
-        f"kernel k(a: {short}[n] read, b: {short}[n] read{outs}, n: index):\n  vectorized i in n:\n{body}"
-    )
+    kernel = several(lines, short, a=short, b=short)
     out = {f"o{k}": np.zeros(a.size, SHORT[short]) for k in range(len(lines))}
     check(kernel, target, {"a": a, "b": b, **out})
 
@@ -129,9 +137,7 @@ def test_division_and_shifts_by_literals_agree_with_the_interpreter(target: Targ
     literals = [1, 2, 3, 7, 8, 33] + ([-1, -2, -7] if short[0] == "i" else [])
     lines = [f"a[i] {op} {c}:{short}" for c in literals for op in ("//", "%", "<<", ">>") if c > 0 or op in "//%"]
     lines += [f"{c}:{short} // a[i]" for c in (0, 7)] + [f"a[i] // 0:{short}", f"a[i] % 0:{short}"]
-    outs = "".join(f", o{k}: {short}[n]" for k in range(len(lines)))
-    body = "".join(f"    o{k}[i] = {e}\n" for k, e in enumerate(lines))
-    kernel = parse_kernel(f"kernel k(a: {short}[n] read{outs}, n: index):\n  vectorized i in n:\n{body}")
+    kernel = several(lines, short, a=short)
     a = integers(SHORT[short], 3)
     check(kernel, target, {"a": a, **{f"o{k}": np.zeros(a.size, a.dtype) for k in range(len(lines))}})
 
@@ -140,16 +146,14 @@ def test_division_and_shifts_by_literals_agree_with_the_interpreter(target: Targ
 @pytest.mark.parametrize("short", ["f32", "f64"])
 def test_min_and_max_with_literals_keep_nan_and_the_first_of_equal_zeros(target: Target, short: str) -> None:
     a = floats(SHORT[short], 4)
+    expressions, expected = [], {}
     for literal in ("0.0", "-0.0", "1.5", "inf", "nan"):
-        for op, pick in (("min", np.less), ("max", np.greater)):
-            c = SHORT[short](literal)
-            for expression, x, y in (
-                (f"{op}(a[i], {literal}:{short})", a, np.full_like(a, c)),
-                (f"{op}({literal}:{short}, a[i])", np.full_like(a, c), a),
-            ):
-                expected = np.where(np.isnan(x), x, np.where(np.isnan(y) | pick(y, x), y, x))
-                kernel = elementwise(expression, short, a=short)
-                check(kernel, target, {"a": a, "out": np.zeros_like(a)}, {"out": expected})
+        c = np.full_like(a, SHORT[short](literal))
+        for op, better in (("min", np.less), ("max", np.greater)):
+            for text, x, y in ((f"a[i], {literal}:{short}", a, c), (f"{literal}:{short}, a[i]", c, a)):
+                expected[f"o{len(expressions)}"] = np.where(np.isnan(x), x, np.where(np.isnan(y) | better(y, x), y, x))
+                expressions.append(f"{op}({text})")
+    check(several(expressions, short, a=short), target, {"a": a, **zeros_like(expected)}, expected)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -160,9 +164,7 @@ def test_unary_operations_agree_with_the_interpreter(target: Target, short: str)
         lines = ["-a[i]"] + [f"{f}(a[i])" for f in ("abs", "sqrt", "floor", "ceil", "trunc", "round")]
     else:
         lines = ["-a[i]", "~a[i]", "abs(a[i])"]
-    outs = "".join(f", o{k}: {short}[n]" for k in range(len(lines)))
-    body = "".join(f"    o{k}[i] = {e}\n" for k, e in enumerate(lines))
-    kernel = parse_kernel(f"kernel k(a: {short}[n] read{outs}, n: index):\n  vectorized i in n:\n{body}")
+    kernel = several(lines, short, a=short)
     check(kernel, target, {"a": a, **{f"o{k}": np.zeros_like(a) for k in range(len(lines))}})
 
 
@@ -221,18 +223,11 @@ def test_integer_division_by_zero_gives_zero_and_min_by_minus_one_is_min(target:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("short", ["f32", "f64", "i32", "bool"])
 def test_comparisons_agree_with_numpy(target: Target, short: str) -> None:
-    ops = {
-        "<": np.less,
-        "<=": np.less_equal,
-        ">": np.greater,
-        ">=": np.greater_equal,
-        "==": np.equal,
-        "!=": np.not_equal,
-    }
     a, b = operands(short, 7), operands(short, 8)
-    for symbol, f in ops.items():
-        kernel = elementwise(f"a[i] {symbol} b[i]", "bool", a=short, b=short)
-        check(kernel, target, {"a": a, "b": b, "out": np.zeros(a.size, np.bool_)}, {"out": f(a, b)})
+    expected = {"o0": a < b, "o1": a <= b, "o2": a > b, "o3": a >= b, "o4": a == b, "o5": a != b}
+    expressions = [f"a[i] {op} b[i]" for op in ("<", "<=", ">", ">=", "==", "!=")]
+    kernel = several(expressions, "bool", a=short, b=short)
+    check(kernel, target, {"a": a, "b": b, **zeros_like(expected)}, expected)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -260,15 +255,15 @@ def test_fma_rounds_once_in_f32(target: Target) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("short", ["f32", "f64", "i32", "bool", "u8"])
-@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 63, 64, 65, 130])
-def test_no_length_touches_memory_past_the_end(target: Target, short: str, n: int) -> None:
-    rng = np.random.default_rng(n)
-    a, b = (rng.integers(0, 2, n).astype(SHORT[short]) for _ in range(2))
-    expected = a | b if short == "bool" else np.maximum(a, b)
+def test_no_length_touches_memory_past_the_end(target: Target, short: str) -> None:
     kernel = elementwise("a[i] | b[i]" if short == "bool" else "max(a[i], b[i])", short, a=short, b=short)
-    arrays = {"a": before_guard(a), "b": before_guard(b), "out": before_guard(np.zeros_like(a))}
-    Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
-    assert np.array_equal(arrays["out"], expected)
+    run = Compiled(run_pipeline(kernel, target, check=True), target)
+    for n in (0, 1, 15, 16, 17, 63, 64, 65, 130, 257):
+        rng = np.random.default_rng(n)
+        a, b = (rng.integers(0, 2, n).astype(SHORT[short]) for _ in range(2))
+        arrays = {"a": before_guard(a), "b": before_guard(b), "out": before_guard(np.zeros_like(a))}
+        run(arrays)
+        assert np.array_equal(arrays["out"], np.maximum(a, b))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -313,10 +308,11 @@ kernel k(a: {short}[m] read, o: {short}[n], p: {short}[n], n: index, m: index):
     o[i] = a[i * {step}]
     p[i] = a[(n - 1 - i) * {step}]
 """)
+    run = Compiled(run_pipeline(kernel, target, check=True), target)
     for n in (1, 16, 64, 131):
         a = (np.random.default_rng(n).standard_normal((n - 1) * step + 1) > 0).astype(SHORT[short])
         arrays = {"a": before_guard(a), "o": np.zeros(n, a.dtype), "p": np.zeros(n, a.dtype)}
-        Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
+        run(arrays)
         same_bits(arrays["o"], a[::step])
         same_bits(arrays["p"], a[::step][::-1].copy())
 
@@ -330,13 +326,16 @@ kernel k(a: f32[m] read, b: f32[p] read, o: f32[n], n: index, m: index, p: index
     o[i] = select(i < m, a[i] + a[0], b[i - m] * 2.0)
 """
     rng = np.random.default_rng(12)
+    runs = [
+        Compiled(run_pipeline(parse_kernel(text.replace("KIND", kind)), target, check=True), target)
+        for kind in ("vectorized", "serial")
+    ]
     for m, p in ((5, 36), (16, 16), (1, 0), (33, 2)):
         a, b = rng.standard_normal(m).astype(F32), rng.standard_normal(p).astype(F32)
         expected = np.concatenate([a + a[0], b * F32(2)])
-        for kind in ("vectorized", "serial"):
-            kernel = parse_kernel(text.replace("KIND", kind))
+        for run in runs:
             arrays = {"a": before_guard(a), "b": before_guard(b), "o": before_guard(np.zeros(m + p, F32))}
-            Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
+            run(arrays)
             same_bits(arrays["o"], expected)
 
 
@@ -353,9 +352,10 @@ kernel k(a: f32[n, m] read, o: f32[n, m], n: index, m: index):
       o[i, j] = row[m - 1 - j] + f32(half)
 """)
     a = np.random.default_rng(13).standard_normal((7, 53)).astype(F32)
+    run = Compiled(run_pipeline(kernel, target, check=True), target)
     for chunk in (1, 3, 100):
         o = np.zeros_like(a)
-        Compiled(run_pipeline(kernel, target, check=True), target)({"a": a, "o": o}, chunk=chunk)
+        run({"a": a, "o": o}, chunk=chunk)
         same_bits(o, a[:, ::-1] * F32(2) + F32(26))
 
 
@@ -380,6 +380,7 @@ kernel k(a: f32[n] read, o: f32[1], n: index):
     acc[l] = acc[l] + acc[l + 2]
   o[0] = acc[0] + acc[1]
 """)
+    run = Compiled(run_pipeline(kernel, target, check=True), target)
     for n in (0, 5, 16, 100, 1000):
         a = np.random.default_rng(n).standard_normal(n).astype(F32)
         lanes = np.zeros(16, F32)
@@ -387,7 +388,6 @@ kernel k(a: f32[n] read, o: f32[1], n: index):
             lanes[k % 16] += a[k]
         while lanes.size > 1:
             lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
-        run = Compiled(run_pipeline(kernel, target, check=True), target)
         o = np.zeros(1, F32)
         run({"a": before_guard(a), "o": o})
         same_bits(o, lanes)
@@ -405,11 +405,12 @@ kernel k(at: i64[n] read, a: f32[m] read, o: f32[n], status: i64[2], n: index, m
 """)
     a = np.arange(5, dtype=F32)
     at = np.tile([0, 4, 2], 30)
+    run = Compiled(run_pipeline(kernel, target, check=True), target)
     for bad in ([], [88], [41, 7, 60]):
         at2 = at.copy()
         at2[bad] = -1
         arrays = {"at": at2, "a": a, "o": np.zeros(90, F32), "status": np.full(2, np.iinfo(I64).max)}
-        Compiled(run_pipeline(kernel, target, check=True), target)(arrays)
+        run(arrays)
         assert arrays["status"].tolist() == [np.iinfo(I64).max, min(bad, default=np.iinfo(I64).max)]
         same_bits(arrays["o"], a[np.where(at2 < 0, 0, at2)])
 

@@ -285,6 +285,7 @@ kernel k(a: f32[2, 4] read, o: f32[2, 4]):
     [
         "serial j in i:\n      o[i] = a[j]",
         "atomic add o[0], a[i]",
+        "alloc row: f32[1024] stack\n    row[5] = a[i]\n    o[i] = row[5]",
         "if i < 5:\n      let k: index = 0\n      while a[i] < 0.0:\n        o[i] = a[i]",
     ],
 )
