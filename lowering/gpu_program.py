@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jitflow.expr import Const, Expr
+from jitflow.expr import Const, Expr, const_index
 from jitflow.graph import Node
 from jitflow.types import dim_text
 from lowering.fuse import FusionGroup
@@ -20,6 +20,7 @@ from lowering.loop_ir import Kernel
 from lowering.nvptx import emit_llvm, emit_ptx
 from lowering.pipeline import run_pipeline
 from lowering.program import Clock, Frame, group_key, label_of, local_names, prepare, show_group
+from lowering.report import show_report
 from lowering.target import Target
 from lowering.text import show
 
@@ -63,6 +64,16 @@ class GpuProgram:
             return self._plan()
         final = [k for b in self.built.values() for k in b.final if kernel in (None, k.name)]
         return emit_llvm(final, self.target) if stage == "llvm" else emit_ptx(final, self.target)
+
+    def report(self) -> str:
+        """Return a table of kernels with their work, and the buffers."""
+        frame = self.frame
+
+        def kernel_of(group: FusionGroup) -> str:
+            return self.built[group_key(group)].final[0].name
+
+        zero = const_index(0)
+        return show_report(frame.groups, kernel_of, frame.places, frame.cells, zero, self.names, frame.consts)
 
     def _plan(self) -> str:
         lines = ["plan:"]

@@ -19,7 +19,8 @@ class GpuSchedule:
     - `row_threads`, `row_items`: at most so many threads fold one row, and at most so many elements per thread stay in
       registers between the passes over it (of constant length; others are read again).
     - `column_rows`: threads among which the elements of one column are dealt.
-    - `split_from`, `splits`: a reduction over at least so many elements with few results is cut into so many blocks.
+    - `split_from`, `splits`: a reduction over at least so many elements with few results is cut into so many blocks;
+      of an unknown number of elements, if at least `unknown_splits` blocks can share each result.
     - `tile_m`, `tile_n`, `tile_k`: the tile of a matrix product that a block holds in shared memory.
     - `item_m`, `item_n`: the part of it that a thread holds in registers.
     """
@@ -31,6 +32,7 @@ class GpuSchedule:
     column_rows: int = 8
     split_from: int = 1 << 15
     splits: int = 256
+    unknown_splits: int = 32
     tile_m: int = 64
     tile_n: int = 64
     tile_k: int = 16

@@ -28,8 +28,6 @@ from lowering.trace import Element
 
 #: Elements per thread below which another block is not worth its partial result.
 LEAST_ITEMS = 8
-#: Rows of unknown length are split if at least so many blocks can share each.
-FEW_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +50,7 @@ def split_of(group: FusionGroup, schedule: GpuSchedule) -> Split | None:
         if length.value < schedule.split_from:
             return None
         splits = min(splits, power_of_two(int(length.value) // (schedule.threads * LEAST_ITEMS)))
-    elif rows * FEW_ROWS > schedule.splits:
+    elif splits < schedule.unknown_splits:
         # The rows may turn out short, and then a kernel per stage costs more than idle multiprocessors.
         return None
     if splits < 2:

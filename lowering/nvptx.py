@@ -130,7 +130,7 @@ _ALLOWED_INTRINSICS = re.compile(
             rf"llvm\.(?:fma|sqrt|fabs|floor|ceil|trunc|roundeven|copysign)\.{_SCALAR}f(?:32|64)",
             r"llvm\.is\.fpclass\.f(?:32|64)",
             rf"llvm\.(?:abs|smin|smax|umin|umax|fshl|fshr|ctpop|[us]add\.sat|[us]sub\.sat)\.{_SCALAR}i(?:8|16|32|64)",
-            r"llvm\.[su]cmp\.i(?:8|32)\.i(?:8|16|32|64)",
+            r"llvm\.[su]cmp\.i(?:8|16|32|64)\.i(?:8|16|32|64)",
             r"llvm\.fpto[su]i\.sat\.i(?:8|16|32|64)\.f(?:32|64)",
             # What the inliner says of register buffers; gone with them, but for the declaration.
             r"llvm\.lifetime\.(?:start|end)\.p0",
@@ -143,7 +143,7 @@ _ALLOWED_INTRINSICS = re.compile(
 )
 _OPCODES = """
     add sub mul udiv sdiv urem srem shl lshr ashr and or xor icmp fadd fsub fmul fdiv fneg fcmp select phi freeze
-    zext sext trunc fptrunc fpext sitofp uitofp bitcast getelementptr load store alloca atomicrmw cmpxchg
+    zext sext trunc fptrunc fpext fptosi fptoui sitofp uitofp bitcast getelementptr load store alloca atomicrmw cmpxchg
     extractvalue extractelement insertelement shufflevector br switch ret call tail unreachable
 """
 _ALLOWED_OPCODES = frozenset(_OPCODES.split())
