@@ -254,6 +254,7 @@ def _samples_pow(rng: np.random.Generator) -> Iterator[Sample]:
         assert dtype.np is not None
         for a, b in BROADCASTS:
             yield Sample((rng.uniform(0.3, 3, a).astype(dtype.np), draw(rng, dtype, *b)))
+        yield Sample((np.array([0.5, 2.0, 3.0], dtype.np), np.array([0.0, 0.0, 1.0], dtype.np)))
         yield Sample(edge_pairs(dtype), smooth=False)
         x = np.repeat(np.array([-2.5, -1.0, 0.7, 10.0], dtype.np), 5)
         yield Sample((x, np.tile(np.array([-3.0, 2.0, 0.5, 7.0, 38.0], dtype.np), 4)), smooth=False)

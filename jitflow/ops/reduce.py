@@ -408,10 +408,10 @@ def argmin(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) ->
 # ---- mean, var
 
 
-def _infer_mean(x: TensorType, *, axes: Axes, **_: Any) -> TensorType:
-    check_axes("mean", x, axes)
+def _infer_moment(name: str, x: TensorType, axes: Axes) -> TensorType:
+    check_axes(name, x, axes)
     if not x.dtype.is_float:
-        raise DTypeError(f"mean takes floats, not {x.dtype}; convert with astype")
+        raise DTypeError(f"{name} takes floats, not {x.dtype}; convert with astype")
     return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
 
@@ -448,7 +448,7 @@ def _samples_mean(**attrs: Any) -> Callable[[np.random.Generator], Iterator[Samp
 
 mean_op: OpDef = define_op(
     "mean",
-    infer=_infer_mean,
+    infer=lambda x, *, axes: _infer_moment("mean", x, axes),
     expand=lambda x, *, axes: divide_op(reduce_sum_op(x, axes=axes, dtype=x.dtype), _count(x, axes)),
     numpy=_in_double(lambda x, *, axes: np.sum(x, axis=axes) / np.prod([x.shape[a] for a in axes])),
     vjp=lambda ct, out, x, *, axes: (spread(divide_op(ct, _count(x, axes)), x.shape, axes),),
@@ -498,7 +498,7 @@ def _vjp_var(ct: Node, out: Node, x: Node, *, axes: Axes, correction: float) -> 
 
 var_op: OpDef = define_op(
     "var",
-    infer=_infer_mean,
+    infer=lambda x, *, axes, correction: _infer_moment("var", x, axes),
     expand=_expand_var,
     numpy=_in_double(_numpy_var),
     vjp=_vjp_var,

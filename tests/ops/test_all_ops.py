@@ -12,8 +12,11 @@ import jitflow.ops  # noqa: F401  (fills OPS)
 from jitflow.dtypes import as_dtype
 from jitflow.errors import JitflowError
 from jitflow.graph import OPS, Node, OpDef, Sample, make_node, make_placeholder, toposort
+from jitflow.graph_text import graph_arrays, parse_graph, same_graph, show_graph
 from jitflow.interp import evaluate, interpret_nodes
+from jitflow.session import Session
 from jitflow.simplify import evaluate_index
+from jitflow.tensor import as_tensor
 from jitflow.types import Dim, TensorType, named_dim
 from tests.support.eval_element import evaluate_element
 
@@ -76,8 +79,9 @@ def assert_close(got: np.ndarray, expected: np.ndarray, ulps: float, scale: floa
     eps = float(np.finfo(got.dtype).eps)
     special = ~(np.isfinite(got) & np.isfinite(expected))
     np.testing.assert_array_equal(got[special], expected[special], err_msg=label)
+    least = 2 * float(np.finfo(got.dtype).smallest_subnormal)
     np.testing.assert_allclose(
-        got[~special], expected[~special], rtol=ulps * eps, atol=max(ulps * eps * scale, 1e-300), err_msg=label
+        got[~special], expected[~special], rtol=ulps * eps, atol=max(ulps * eps * scale, least), err_msg=label
     )
 
 
@@ -134,10 +138,43 @@ def test_symbolic_shapes_give_the_same(name: str) -> None:
         (got,) = interpret_nodes([symbolic], feeds(inputs, sample))
         expected = evaluate(node, sample.inputs, {})
         assert_same(got, expected, label)
+        if op.vjp is not None and node.dtype.is_float:
+            ct = make_placeholder(None, symbolic.dtype, symbolic.shape)
+            for g, x in zip(op.vjp(ct, symbolic, *inputs, **sample.attrs), inputs, strict=True):
+                shape = None if g is None else tuple(evaluate_index(d, dims) for d in g.shape)
+                assert shape in (None, tuple(evaluate_index(d, dims) for d in x.shape)), label
         if op.element is not None and name not in MATHS and name != "matmul":
             types = [x.type for x in inputs]
             element = evaluate_element(op, types, sample.inputs, sample.attrs, symbolic.type, dims)
             assert_same(element, expected, label)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_code_is_the_numpy_rule(name: str) -> None:
+    op = OPS[name]
+    cases = list(valid_samples(op))
+    fetches = [as_tensor(node) for _, _, _, node, _ in cases]
+    fed = {as_tensor(x): value for *_, given in cases for x, value in given.items()}
+    results = Session(fetches).run(fetches, fed)
+    for (label, sample, _, node, _), got in zip(cases, results, strict=True):
+        expected = evaluate(node, sample.inputs, {})
+        if got.dtype.kind == "f" and name in MATHS:
+            assert_close(got, expected, ulps=4, scale=0.0, label=label)
+        elif got.dtype.kind == "f" and (name == "matmul" or (op.expand is not None and not op.exact)):
+            square = name in ("matmul", "var")
+            assert_close(got, expected, ulps=64, scale=magnitude(sample) ** (1 + square), label=label)
+        else:
+            assert_same(got, expected, label)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_reads_back_as_the_same_node(name: str) -> None:
+    for label, _, _, node, _ in valid_samples(OPS[name]):
+        graph = parse_graph(show_graph(node), graph_arrays(node))
+        (again,) = graph.fetches.values()
+        assert repr(again.node.attrs) == repr(node.attrs), label
+        assert again.node.type == node.type, label
+        assert same_graph(graph, node), label
 
 
 @pytest.mark.parametrize("name", WITH_VJP)
