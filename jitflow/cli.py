@@ -17,11 +17,12 @@ import numpy as np
 
 from jitflow import demo, doctor
 from jitflow.comparison import compare
+from jitflow.compile_log import STAGES
 from jitflow.config import override
 from jitflow.errors import FeedError, FormatError, JitflowError
 from jitflow.graph import Node
 from jitflow.graph_text import Graph, parse_graph
-from jitflow.session import STAGES, Session
+from jitflow.session import Session
 from jitflow.simplify import evaluate_index, free_vars
 
 
@@ -74,9 +75,7 @@ def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
     if feeds:
         p.add_argument("--feed", action="append", default=[], metavar="NAME=FILE.npy", help="the value of an input")
         p.add_argument("--random", type=int, metavar="SEED", help="make up the feeds that are not given")
-        p.add_argument(
-            "--dim", action="append", default=[], metavar="NAME=N", help="the size of a dim in made-up feeds"
-        )
+        p.add_argument("--dim", action="append", default=[], metavar="NAME=N", help="size of a dim in made-up feeds")
 
 
 def _read(path: Path) -> Graph:

@@ -17,7 +17,8 @@ from jitflow.config import override
 from jitflow.dtypes import DType
 from jitflow.graph import Node, toposort
 from jitflow.interp import interpret
-from jitflow.session import Session, flatten
+from jitflow.session import Session
+from jitflow.structure import flatten
 from jitflow.tensor import as_tensor
 
 #: Allowed relative error by dtype when the caller names none: some hundred roundings deep, far from any real fault.

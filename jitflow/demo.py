@@ -1,4 +1,4 @@
-"""``jitflow demo``: handwritten digits, classified by their nearest neighbour in one compiled graph; prints what happened.
+"""``jitflow demo``: handwritten digits, classified by their nearest neighbour in one compiled graph.
 
 The graph holds the training images and takes a batch of any size. Distances are sums of squares of small integers, so
 float32 computes them exactly, and numpy, the interpreter and the compiled session must agree to the last digit.

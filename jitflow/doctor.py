@@ -22,9 +22,8 @@ from runtime.entry import probe
 
 def _versions() -> str:
     version = ".".join(map(str, llvm.llvm_version_info))
-    return f"jitflow {jf.__version__}, Python {platform.python_version()}, numpy {np.__version__}, " + (
-        f"llvmlite {llvmlite.__version__} (LLVM {version})"
-    )
+    parts = [f"jitflow {jf.__version__}", f"Python {platform.python_version()}", f"numpy {np.__version__}"]
+    return ", ".join([*parts, f"llvmlite {llvmlite.__version__} (LLVM {version})"])
 
 
 def _target() -> str:

@@ -1,4 +1,4 @@
-"""Feeds and fetches as users give them into arrays by node, values of symbolic dims, and the nodes to compute.
+"""Feeds as users give them into arrays by node, values of symbolic dims, and the nodes to compute.
 
 All checks of what is fed are here, and all are made before anything is computed: names, dtypes, shapes, dims that must
 agree, guards that inference left open.
@@ -6,17 +6,17 @@ agree, guards that inference left open.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitflow.dtypes import DType
-from jitflow.errors import DTypeError, FeedError, GraphError, at_site
+from jitflow.errors import DTypeError, FeedError, at_site
 from jitflow.expr import Var
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.simplify import evaluate_index, free_vars, split_linear
+from jitflow.structure import find_node
 from jitflow.types import Dim, dim_text, shape_text
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +36,8 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
     Raises FeedError for a feed that is missing, unknown, not needed, given twice, or of another dtype or shape; and
     for dims that do not fit together. Raises DTypeError (a TypeError) for what is no array of numbers at all.
     """
+    if not isinstance(feeds, Mapping):
+        raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
     everything = toposort(fetches)
     names = name_nodes(everything)
     given = _resolve(feeds, everything, names)
@@ -59,18 +61,9 @@ def _resolve(feeds: Mapping[Any, Any], everything: Sequence[Node], names: Mappin
     by_name = {name: node for node, name in names.items()}
     given: dict[Node, Any] = {}
     for key, value in feeds.items():
-        if isinstance(key, str):
-            node = by_name.get(key)
-            if node is None:
-                close = difflib.get_close_matches(key, by_name, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise FeedError(f"there is no node {key!r} to feed{hint}")
-        else:
-            node = key if isinstance(key, Node) else getattr(key, "node", None)
-            if not isinstance(node, Node):
-                raise FeedError(f"a feed is given by tensor or by name, not by {type(key).__name__}")
-            if node not in names:
-                raise FeedError(at_site(f"feed {node!r} is not needed for what is fetched", node.site))
+        node = find_node(key, by_name, FeedError, "feed")
+        if node not in names:
+            raise FeedError(at_site(f"feed {node!r} is not needed for what is fetched", node.site))
         if node in given:
             raise FeedError(f"{names[node]!r} is fed twice")
         given[node] = value
@@ -194,36 +187,3 @@ def check_guards(order: Sequence[Node], dims: Mapping[Var, int], skip: Mapping[N
             a, b = evaluate_index(left, dims), evaluate_index(right, dims)
             if a != b:
                 raise FeedError(at_site(f"{why}: {dim_text(left)} is {a}, {dim_text(right)} is {b}", node.site))
-
-
-# ---- fetches
-
-
-def flatten_fetches(fetches: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-    """Return the leaves of `fetches` (lists, tuples and dicts of them) and a function that puts values in their places.
-
-    A leaf is whatever is no list, tuple or dict.
-    """
-    leaves: list[Any] = []
-
-    def rebuild_later(x: Any) -> Callable[[Sequence[Any]], Any]:
-        if isinstance(x, dict):
-            parts = {k: rebuild_later(v) for k, v in x.items()}
-            return lambda values: {k: part(values) for k, part in parts.items()}
-        if isinstance(x, (list, tuple)):
-            items = [rebuild_later(v) for v in x]
-            make = tuple if isinstance(x, tuple) else list
-            return lambda values: make(item(values) for item in items)
-        place = len(leaves)
-        leaves.append(x)
-        return lambda values: values[place]
-
-    return leaves, rebuild_later(fetches)
-
-
-def fetched_node(x: Any) -> Node:
-    """Return the node of a tensor that is fetched; GraphError for anything else."""
-    node = x if isinstance(x, Node) else getattr(x, "node", None)
-    if not isinstance(node, Node):
-        raise GraphError(f"only tensors can be fetched, not {type(x).__name__}")
-    return node

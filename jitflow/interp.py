@@ -13,9 +13,10 @@ import numpy as np
 
 from jitflow.errors import CompilerBug, JitflowError, at_site
 from jitflow.expr import Var
-from jitflow.feeds import Array, bind_feeds, fetched_node, flatten_fetches
+from jitflow.feeds import Array, bind_feeds
 from jitflow.graph import Node
 from jitflow.simplify import evaluate_index
+from jitflow.structure import flatten, rebuild
 
 
 def interpret(fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
@@ -47,9 +48,7 @@ def interpret(fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
     >>> jf.interpret({"twice": x + x}, {x: [1, 2]})
     {'twice': array([2., 4.], dtype=float32)}
     """
-    leaves, rebuild = flatten_fetches(fetches)
-    nodes = [fetched_node(x) for x in leaves]
-    return rebuild(interpret_nodes(nodes, feeds or {}))
+    return rebuild(fetches, iter(interpret_nodes(flatten(fetches), {} if feeds is None else feeds)))
 
 
 def interpret_nodes(nodes: Sequence[Node], feeds: Mapping[Any, Any]) -> list[Array]:

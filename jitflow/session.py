@@ -17,26 +17,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jitflow.compile_log import STAGES, SUFFIX, CompileLog, Timing, time_table
 from jitflow.config import Config, current
 from jitflow.errors import ClosedError, DeviceError, FeedError, GraphError, LimitError, at_site
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.graph_text import show_graph
 from jitflow.rewrite import rewrite
-from jitflow.tensor import Tensor, as_tensor
+from jitflow.structure import find_node, flatten, mirror, rebuild
+from jitflow.tensor import as_tensor
 from lowering.gpu_program import GpuProgram, lower_gpu
-from lowering.loop_ir import Kernel
 from lowering.program import Program, find_static, lower
 from lowering.target import Target, from_name, host
-from lowering.text import show
-from runtime.buffers import ArenaPool
+from runtime.buffers import ArenaPool, check_out, check_outs_apart
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, Structure, make_entry
 
 #: More nodes than this are refused: compiling them would take hours.
 MAX_NODES = 1_000_000
-
-STAGES = ("graph", "fused", "loops", "plan", "llvm", "llvm-opt", "asm", "ptx")
-_SUFFIX = {"graph": "graph", "fused": "txt", "loops": "loop", "plan": "txt", "llvm": "ll", "llvm-opt": "ll", "asm": "s"}
 
 
 class _Compiled(NamedTuple):
@@ -45,7 +42,7 @@ class _Compiled(NamedTuple):
     program: Program | GpuProgram
     loaded: LoadedProgram | None
     feeds: tuple[Node, ...]
-    results: tuple[int, ...]
+    results: Mapping[Node, int]
     entry: Callable[..., list[np.ndarray[Any, Any]]] | None
 
 
@@ -96,10 +93,16 @@ class Session:
         self._open = False
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise LimitError(f"threads must be a positive number, got {threads!r}")
+        if specialize is not None:
+            raise GraphError("specialize is reserved: so far every symbolic dim stays symbolic")
         self._config: Config = current()
         self._target = _target_of(device, self._config)
+        if load and self._target.is_gpu:
+            raise DeviceError(
+                f"{device} cannot run anything yet: GPU code is generated, not loaded. "
+                "Create the session with load=False to look at it, or with device='cpu' to run"
+            )
         self._load = load
-        self._fused = self._config.fuse
         self._lock = threading.RLock()
         self._fetches = flatten(fetches)
         order = toposort(self._fetches)
@@ -108,12 +111,15 @@ class Session:
         self._names = name_nodes(order)
         self._nodes = {name: node for node, name in self._names.items()}
         self._arenas = ArenaPool(poison=self._config.debug_poison)
-        self._programs: dict[tuple[tuple[Node, ...], frozenset[Node]], _Compiled] = {}
+        self._place = {node: k for k, node in enumerate(order)}
+        self._programs: dict[tuple[frozenset[Node], frozenset[Node]], _Compiled] = {}
         self._loaded: list[LoadedProgram] = []
         self._values: dict[Node, np.ndarray[Any, Any]] = {}
-        self._times: list[tuple[str, str, float]] = []
+        self._functions: dict[tuple[tuple[Node, ...], tuple[Node, ...]], _Compiled] = {}
+        self._times: list[Timing] = []
+        self._compilations = 0
         self._open = True
-        self._default = self._compile(tuple(dict.fromkeys(self._fetches)), _placeholders(self._fetches))
+        self._default = self._compile(self._fetches, _placeholders(self._fetches))
 
     # ---- running
 
@@ -139,17 +145,18 @@ class Session:
         """
         self._check_open()
         nodes = flatten(fetches, self._nodes)
-        given = self.feed_nodes(feeds or {})
+        given = self.feed_nodes({} if feeds is None else feeds)
         if not nodes:
             if given:
                 raise FeedError(f"nothing is fetched, so feed {self._names[next(iter(given))]!r} is not needed")
             return rebuild(fetches, iter(()))
-        compiled = self._compiled(tuple(dict.fromkeys(nodes)), given)
+        compiled = self._programs.get((frozenset(nodes), frozenset(given)))
+        if compiled is None:
+            compiled = self._compile(nodes, tuple(given))
         if compiled.entry is None:
-            raise DeviceError("the session was created with load=False: it can be dumped, not run")
+            raise DeviceError(_NOT_LOADED)
         arrays = compiled.entry(*[given[n] for n in compiled.feeds])
-        where = dict(zip(dict.fromkeys(nodes), compiled.results, strict=True))
-        return rebuild(fetches, _spread(arrays, [where[n] for n in nodes]))
+        return rebuild(fetches, _spread(arrays, [compiled.results[n] for n in nodes]))
 
     def function(self, inputs: Any, outputs: Any, *, name: str = "function", native: bool | None = None) -> Any:
         """Return a callable that takes arrays for `inputs` by position and returns `outputs`, in their structure.
@@ -170,19 +177,25 @@ class Session:
             ``f(*arrays, out=None)``; `out` mirrors the structure of the outputs, is written and returned.
         """
         self._check_open()
-        fed = tuple(flatten(list(inputs), self._nodes))
+        if not isinstance(inputs, (list, tuple)):
+            raise TypeError(f"inputs must be a list of tensors or names, not {type(inputs).__name__}")
+        fed = tuple(find_node(x, self._nodes, GraphError, "input") for x in inputs)
+        for k, node in enumerate(fed):
+            if node in fed[:k]:
+                raise FeedError(f"input {self._name(node)!r} of the function is named twice")
         nodes = flatten(outputs, self._nodes)
-        if len(set(fed)) != len(fed):
-            raise FeedError("an input of the function is named twice")
-        compiled = self._compile_new(tuple(dict.fromkeys(nodes)), fed)
+        key = (fed, tuple(nodes))
+        with self._lock:
+            compiled = self._functions.get(key)
+            if compiled is None:
+                compiled = self._functions[key] = self._compile_new(tuple(dict.fromkeys(nodes)), fed)
         if compiled.loaded is None:
-            raise DeviceError("the session was created with load=False: it can be dumped, not run")
+            raise DeviceError(_NOT_LOADED)
         structure = _structure(outputs)
-        where = dict(zip(dict.fromkeys(nodes), compiled.results, strict=True))
-        results = tuple(where[n] for n in nodes)
+        results = tuple(compiled.results[n] for n in nodes)
         if structure is None or results != tuple(range(len(compiled.loaded.signature.outputs))):
             inner = make_entry(compiled.loaded, LIST, arena=self._arenas, name=name, native=native)
-            return _Rearranged(inner, outputs, results, name)
+            return _Rearranged(inner, outputs, results, compiled.loaded, name)
         return make_entry(compiled.loaded, structure, arena=self._arenas, name=name, native=native)
 
     # ---- looking
@@ -200,8 +213,7 @@ class Session:
             return show_graph([as_tensor(n) for n in nodes])
         program = self._default.program
         if fetches is not None:
-            unique = tuple(dict.fromkeys(nodes))
-            program = self._compile(unique, _placeholders(unique)).program
+            program = self._compile(nodes, _placeholders(nodes)).program
         if (stage == "ptx") != self._target.is_gpu and stage in ("ptx", "asm", "llvm-opt"):
             advice = "create the session with device='cuda:0', load=False" if stage == "ptx" else "its code is 'ptx'"
             raise DeviceError(f"stage {stage!r} does not exist on {self._target.name}: {advice}")
@@ -215,7 +227,7 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for number, stage in enumerate(s for s in STAGES if self._has_stage(s)):
-            path = folder / f"{number:02d}-{stage}.{_SUFFIX.get(stage, 'txt')}"
+            path = folder / f"{number:02d}-{stage}.{SUFFIX[stage]}"
             path.write_text(self.dump(stage))
             written.append(path)
         return written
@@ -227,18 +239,20 @@ class Session:
         """Return what was compiled: kernels, buffers, peak memory of the arena, and the time of each compile step."""
         self._check_open()
         program = self._default.program
-        lines = [f"target {self._target.name} ({self._target.cpu})", "kernels:"]
-        for built in program.kernels:
-            runs = f" x{len(built.groups)}" if len(built.groups) > 1 else ""
-            lines.append(f"  {built.kernel.name}{runs}: {len(built.groups[0].members)} nodes")
-        lines.append(program.text("plan").rstrip())
-        lines.append(f"arena held: {self._arenas.nbytes} bytes")
-        lines.append("compile time:")
-        total: dict[str, float] = {}
-        for step, _, seconds in self._times:
-            total[step] = total.get(step, 0.0) + seconds
-        lines += [f"  {step:<8} {seconds * 1e3:8.2f} ms" for step, seconds in total.items()]
-        return "\n".join(lines) + "\n"
+        held = sum(a.nbytes for a in self._values.values())
+        lines = [
+            f"{self!r}, compiled for {self._target.cpu}; programs compiled: {self._compilations}",
+            program.report(),
+            f"held between runs: {held} bytes of constants, {self._arenas.nbytes} bytes of arenas",
+            "compile time of all programs, by step and pass:",
+            time_table(self._times),
+        ]
+        return "\n".join(lines)
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were compiled so far: one at creation, and one for each new set of fetches and feeds."""
+        return self._compilations
 
     def trim(self) -> int:
         """Give the arena memory that is not in use back; return the number of bytes."""
@@ -279,7 +293,7 @@ class Session:
             raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
         given: dict[Node, Any] = {}
         for key, value in feeds.items():
-            node = _find(key, self._nodes, FeedError, "feed")
+            node = find_node(key, self._nodes, FeedError, "feed")
             if node not in self._names:
                 raise FeedError(at_site(f"feed {node!r} is no part of this session's graph", node.site))
             if node in given:
@@ -289,13 +303,15 @@ class Session:
 
     def name_of(self, tensor: Any) -> str:
         """Return the name of a node of this session's graph: the user's, or ``op_N``."""
-        return self._names[_find(tensor, self._nodes, GraphError, "fetch")]
+        return self._names[find_node(tensor, self._nodes, GraphError, "fetch")]
 
     def group_of(self, tensor: Any) -> str:
         """Return which fusion group of the session's own program computes a fetched node."""
-        node = _find(tensor, self._nodes, GraphError, "fetch")
+        node = find_node(tensor, self._nodes, GraphError, "fetch")
         program = self._default.program
-        target = program.plan.outputs[self._default.results[list(dict.fromkeys(self._fetches)).index(node)]]
+        if isinstance(program, GpuProgram):
+            raise DeviceError(_NOT_LOADED)
+        target = program.plan.outputs[self._default.results[node]]
         for number, group in enumerate(program.groups):
             if any(n is target for n, _ in group.outputs):
                 return f"group {number}: {program.kernel_of(group)}"
@@ -303,27 +319,30 @@ class Session:
 
     # ---- compiling
 
-    def _compiled(self, fetches: tuple[Node, ...], given: Mapping[Node, Any]) -> _Compiled:
-        found = self._programs.get((fetches, frozenset(given)))
-        return self._compile(fetches, tuple(given)) if found is None else found
-
-    def _compile(self, fetches: tuple[Node, ...], feeds: Sequence[Node]) -> _Compiled:
-        key = (fetches, frozenset(feeds))
+    def _compile(self, fetches: Iterable[Node], feeds: Sequence[Node]) -> _Compiled:
+        """Return the program of a set of fetches and a set of feeds, compiling it if it is new."""
+        key = (frozenset(fetches), frozenset(feeds))
         with self._lock:
             found = self._programs.get(key)
             if found is None:
-                found = self._compile_new(fetches, feeds)
-                self._programs[key] = found
+                # In the order of the graph, so that the same sets give the same code in whatever order they come.
+                ordered = sorted(key[0], key=lambda n: self._place.get(n, -1))
+                found = self._programs[key] = self._compile_new(ordered, sorted(key[1], key=self._place.__getitem__))
             return found
 
-    def _compile_new(self, fetches: tuple[Node, ...], feeds: Sequence[Node]) -> _Compiled:
+    def _compile_new(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:
+        self._check_open()
         self._check_feeds(fetches, feeds)
         config = self._config
-        dumper = _Dumper(config)
+        log = CompileLog(config, self._times)
+        self._compilations += 1
+        log.stages(("graph",), lambda stage: show_graph([as_tensor(n) for n in fetches]))
         start = time.perf_counter()
-        original = toposort(fetches, set(feeds))
-        replaced = rewrite(fetches, feeds)
-        self._clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
+        fed = set(feeds)
+        original = toposort(fetches, fed)
+        log.start_rewrite(fetches)
+        replaced = rewrite(fetches, feeds, log.graph_pass)
+        log.clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
         inputs = [replaced[f] for f in feeds]
         wanted = [replaced[f] for f in fetches]
         unique = list(dict.fromkeys(wanted))
@@ -334,22 +353,26 @@ class Session:
             unique,
             inputs,
             static,
-            [n for n in original if n not in feeds],
+            [n for n in original if n not in fed],
             names,
             self._target,
-            fused=self._fused,
-            observer=dumper,
+            fused=config.fuse,
+            observer=log.loop_pass,
             check=config.verify,
-            clock=self._clock,
+            clock=log.clock,
         )
-        results = tuple(unique.index(w) for w in wanted)
+        number = {node: k for k, node in enumerate(unique)}
+        results = {f: number[w] for f, w in zip(fetches, wanted, strict=True)}
+        log.stages([s for s in STAGES[1:] if self._has_stage(s)], program.text)
         if not self._load or isinstance(program, GpuProgram):
+            log.finish()
             return _Compiled(program, None, tuple(feeds), results, None)
         consts = [self._value(n, names) for n in program.plan.consts]
         code = load_object(program.object_code())
         loaded = LoadedProgram(program.signature, code, consts)
         with self._lock:
             self._loaded.append(loaded)
+        log.finish()
         entry = make_entry(loaded, LIST, arena=self._arenas)
         return _Compiled(program, loaded, tuple(feeds), results, entry)
 
@@ -403,39 +426,50 @@ class Session:
 
     def _compute(self, node: Node, names: Mapping[Node, str]) -> np.ndarray[Any, Any]:
         """Run the init program of one constant node: compiled, so that folded and computed values are the same."""
-        program = lower([node], [], [], [], names, self._target, fused=self._fused, clock=self._clock)
+        log = CompileLog(self._config, self._times)
+        program = lower(
+            [node],
+            [],
+            [],
+            [],
+            names,
+            self._target,
+            fused=self._config.fuse,
+            observer=log.loop_pass,
+            check=self._config.verify,
+            clock=log.clock,
+        )
         consts = [self._value(n, names) for n in program.plan.consts]
         loaded = LoadedProgram(program.signature, load_object(program.object_code()), consts)
         (value,) = make_entry(loaded, LIST, arena=self._arenas, native=False)()
         loaded.close()
         return value  # type: ignore[no-any-return]
 
-    def _clock(self, step: str, what: str, seconds: float) -> None:
-        self._times.append((step, what, seconds))
-        if self._config.time:
-            print(f"jitflow: {step:<8} {seconds * 1e3:8.3f} ms  {what}")
+
+_NOT_LOADED = "the session was created with load=False: it can be dumped, not run"
 
 
 class _Rearranged:
     """A bound function whose outputs are nested, or not one to one the program's: `results` says which is which."""
 
-    def __init__(self, inner: Any, outputs: Any, results: Sequence[int], name: str) -> None:
-        self._inner, self._outputs, self._results = inner, outputs, results
+    def __init__(self, inner: Any, outputs: Any, results: Sequence[int], loaded: LoadedProgram, name: str) -> None:
+        self._inner, self._outputs, self._results, self._loaded = inner, outputs, results, loaded
         self.__name__ = self.__qualname__ = name
 
     def __call__(self, *args: Any, out: Any = None) -> Any:
         if out is None:
             return rebuild(self._outputs, _spread(self._inner(*args), self._results))
-        given = flatten_arrays(out)
-        if len(given) != len(self._results):
-            raise FeedError(f"out must mirror the outputs: {len(self._results)} arrays, got {len(given)}")
-        first: dict[int, Any] = {}
-        for k, array in zip(self._results, given, strict=True):
-            first.setdefault(k, array)
-        self._inner(*args, out=[first[k] for k in range(len(first))])
-        for k, array in zip(self._results, given, strict=True):
-            if array is not first[k]:
-                np.copyto(array, first[k])
+        given = mirror(self._outputs, out)
+        if self._results == tuple(range(len(given))):
+            self._inner(*args, out=given)
+            return out
+        # One value goes to several arrays: these are checked, and written after everything has succeeded.
+        arrays = self._inner(*args)
+        specs = tuple(self._loaded.signature.outputs[k] for k in self._results)
+        targets = [check_out(a, y, arrays[k].shape) for a, y, k in zip(given, specs, self._results, strict=True)]
+        check_outs_apart(targets, specs)
+        for target, k in zip(targets, self._results, strict=True):
+            np.copyto(target, arrays[k])
         return out
 
 
@@ -445,28 +479,6 @@ def _spread(arrays: Sequence[Any], results: Sequence[int]) -> Iterator[Any]:
     for k in results:
         yield arrays[k].copy() if k in used else arrays[k]
         used.add(k)
-
-
-class _Dumper:
-    """Prints or writes kernels after passes, as the configuration asks."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self._number = 0
-
-    def __call__(self, name: str, before: Kernel, after: Kernel, seconds: float) -> None:
-        if self.config.time:
-            print(f"jitflow: pass {name:<12} {seconds * 1e3:8.3f} ms  {after.name}")
-        if after is before or not (self.config.dumps(name) or self.config.dump_dir is not None):
-            return
-        text = show(after)
-        if self.config.dump_dir is None:
-            print(f"# after {name}\n{text}")
-            return
-        folder = Path(self.config.dump_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{after.name}-{self._number:03d}-{name}.loop").write_text(text)
-        self._number += 1
 
 
 def _target_of(device: str, config: Config) -> Target:
@@ -483,52 +495,6 @@ def _target_of(device: str, config: Config) -> Target:
 
 def _placeholders(fetches: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(n for n in toposort(fetches) if n.op.name == "placeholder")
-
-
-# ---- structures of fetches
-
-
-def _find(x: Any, names: Mapping[str, Node] | None, error: type[Exception], what: str) -> Node:
-    if isinstance(x, Tensor):
-        return x.node
-    if isinstance(x, Node):
-        return x
-    if isinstance(x, str) and names is not None:
-        node = names.get(x)
-        if node is None:
-            raise error(f"unknown {what} {x!r}: no node of this session's graph has that name")
-        return node
-    raise error(f"a {what} must be a tensor or a name, got {type(x).__name__}")
-
-
-def flatten(fetches: Any, names: Mapping[str, Node] | None = None) -> list[Node]:
-    """Return the nodes of a structure of tensors and names, in order. GraphError for anything else."""
-    if isinstance(fetches, (list, tuple)):
-        return [n for x in fetches for n in flatten(x, names)]
-    if isinstance(fetches, dict):
-        return [n for x in fetches.values() for n in flatten(x, names)]
-    return [_find(fetches, names, GraphError, "fetch")]
-
-
-def flatten_arrays(out: Any) -> list[Any]:
-    """Return the arrays of a structure of arrays, in order."""
-    if isinstance(out, (list, tuple)):
-        return [a for x in out for a in flatten_arrays(x)]
-    if isinstance(out, dict):
-        return [a for x in out.values() for a in flatten_arrays(x)]
-    return [out]
-
-
-def rebuild(fetches: Any, values: Any) -> Any:
-    """Return `values`, an iterator, in the structure of `fetches`."""
-    if isinstance(fetches, list):
-        return [rebuild(x, values) for x in fetches]
-    if isinstance(fetches, tuple):
-        items = [rebuild(x, values) for x in fetches]
-        return type(fetches)(*items) if hasattr(fetches, "_fields") else tuple(items)
-    if isinstance(fetches, dict):
-        return {k: rebuild(x, values) for k, x in fetches.items()}
-    return next(values)
 
 
 def _structure(outputs: Any) -> Structure | None:

@@ -43,6 +43,7 @@ from lowering.plan import (
     show_plan,
 )
 from lowering.plan_llvm import emit_measure, emit_run
+from lowering.report import show_report
 from lowering.target import Target
 from lowering.text import show
 from lowering.trace import literal_of
@@ -72,6 +73,7 @@ class Program:
     signature: ProgramSignature
     target: Target
     clock: Clock
+    frame: Frame
     _texts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -125,6 +127,13 @@ class Program:
     def kernel_names(self) -> tuple[str, ...]:
         """The names of all kernels, in the order in which they first run."""
         return tuple(b.kernel.name for b in self.kernels)
+
+    def report(self) -> str:
+        """Return a table of kernels with their work, and the buffers."""
+        frame = self.frame
+        return show_report(
+            frame.groups, self.kernel_of, frame.places, frame.cells, self.plan.scratch, self.names, frame.consts
+        )
 
     def kernel_of(self, group: FusionGroup) -> str:
         """Return the name of the kernel that computes `group`."""
@@ -267,7 +276,7 @@ def lower(
         _work(groups, fetches),
         tuple(checks),
     )
-    return Program(plan, groups, tuple(kernels.values()), names, _signature(plan, names), target, clock)
+    return Program(plan, groups, tuple(kernels.values()), names, _signature(plan, names), target, clock, frame)
 
 
 def label_of(group: FusionGroup, names: Mapping[Node, str]) -> str:
