@@ -17,7 +17,7 @@ All other calls are functions of `lowering.vecmath`, interpreted as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from jitflow.expr import Buffer, Var
 from lowering.checked_memory import Clock, Level, Memory, allocate, given
 from lowering.exact import Array, np_dtype
 from lowering.loop_ir import Kernel
-from lowering.to_python import Program, to_python
+from lowering.to_python import Program, to_python, waiting_at
 
 WARP = 32
 
@@ -101,16 +101,16 @@ class _Thread:
     def __init__(
         self,
         clock: Clock,
-        found: dict[tuple[int, int], Memory],
+        found: dict[tuple[str, int], Memory],
         block: tuple[int, ...] = (0, 0, 0),
         thread: tuple[int, ...] = (0, 0, 0),
         linear: int = 0,
     ) -> None:
         self.clock, self.found, self.block, self.thread, self.linear = clock, found, block, thread, linear
         self.levels = clock.levels
-        self.runs: dict[int, int] = {}
+        self.runs: dict[str, int] = {}
 
-    def allocate(self, site: int, buffer: Buffer, shape: tuple[int, ...]) -> Memory:
+    def allocate(self, site: str, buffer: Buffer, shape: tuple[int, ...]) -> Memory:
         if buffer.space != "shared":
             return allocate(buffer.name, buffer.dtype, shape, self.clock, len(self.clock.levels))
         run = self.runs[site] = self.runs.get(site, -1) + 1
@@ -142,7 +142,7 @@ def _run_block(
 ) -> None:
     count = extents[0] * extents[1] * extents[2]
     outer = clock.levels
-    found: dict[tuple[int, int], Memory] = {}
+    found: dict[tuple[str, int], Memory] = {}
     base = clock.tick(count)
     threads = [_Thread(clock, found, block, _place(i, extents), i) for i in range(count)]
     for t in threads:
@@ -172,7 +172,10 @@ def _run_block(
 
 
 def _exchange(
-    waiting: dict[int, tuple[Any, ...]], running: dict[int, Any], count: int, answers: dict[int, Any]
+    waiting: dict[int, tuple[Any, ...]],
+    running: dict[int, Generator[Any, Any, None]],
+    count: int,
+    answers: dict[int, Any],
 ) -> bool:
     """Answer the shuffles of each warp; return whether there were any."""
     found = False
@@ -185,8 +188,9 @@ def _exchange(
         sites = {request[:2] for request in asked.values()}
         if len(asked) < len(warp) or len(sites) > 1:
             absent = [i for i in warp if i not in asked]
-            what = f"threads {absent} are elsewhere" if absent else "the threads are at different shuffles"
-            raise CompilerBug(f"divergent shuffle in the warp of thread {start}: {what}")
+            what = f"threads {_some(absent)} are elsewhere" if absent else "the threads are at different shuffles"
+            where = waiting_at(running[min(asked)])
+            raise CompilerBug(f"divergent shuffle in the warp of thread {start}: {what}: {where}")
         for i, (name, _, value, by) in asked.items():
             lane = i - start
             source = {"shfl_down": lane + by, "shfl_up": lane - by, "shfl_xor": lane ^ by, "shfl_idx": by}[name]

@@ -113,6 +113,15 @@ class Program:
         return f"{message}\n  in kernel {self.kernel.name}"
 
 
+def waiting_at(thread: Generator[Any, Any, None]) -> str:
+    """Return the statement of the program in which a started thread waits."""
+    inner: Any = thread
+    while inspect.isgenerator(inner.gi_yieldfrom):
+        inner = inner.gi_yieldfrom
+    program = inner.gi_frame.f_globals["__program__"]
+    return show(program.origins[inner.gi_frame.f_lineno - 1]).split("\n")[0]
+
+
 @functools.lru_cache(maxsize=64)
 def to_python(kernel: Kernel, fma: bool = True) -> Program:
     """Return `kernel` as a program of the loop interpreter; `fma` chooses the form of the maths functions."""
@@ -136,6 +145,10 @@ class _Translator:
     def fresh(self, prefix: str) -> str:
         self.serial += 1
         return f"{prefix}{self.serial}"
+
+    def site(self) -> str:
+        """Return a name for the place in this kernel, as Python text; callees have others."""
+        return repr(self.fresh(f"{self.title}."))
 
     def put(self, indent: str, text: str) -> None:
         self.lines.append(indent + text)
@@ -235,7 +248,7 @@ class _Translator:
                 self.allocated.append(buffer)
                 self.allocate(buffer, indent)
             case Barrier():
-                self.put(indent, f"yield ('barrier', {self.fresh('')})")
+                self.put(indent, f"yield ('barrier', {self.site()})")
             case CheckIndex(status, slot, ok, position, mask):
                 args = [str(slot), self.expr(ok), self.expr(position), "True" if mask is None else self.expr(mask)]
                 self.put(indent, f"{self.name(status)}.check_index({', '.join(args)})")
@@ -248,7 +261,7 @@ class _Translator:
                 raise CompilerBug(f"the loop interpreter has no {type(s).__name__}")
 
     def allocate(self, buffer: Buffer, indent: str) -> None:
-        site, spec = self.fresh(""), self.constant(buffer)
+        site, spec = self.site(), self.constant(buffer)
         self.put(indent, f"{self.name(buffer)} = thread.allocate({site}, {spec}, {self.shape(buffer)})")
 
     def renew_private(self, indent: str) -> None:
@@ -406,7 +419,7 @@ class _Translator:
     def call(self, e: Call) -> str:
         args = [self.expr(a) for a in e.args]
         if e.name in SHUFFLES:
-            return f"(yield ({e.name!r}, {self.fresh('')}, {args[0]}, {args[1]}))"
+            return f"(yield ({e.name!r}, {self.site()}, {args[0]}, {args[1]}))"
         if e.name in MASK_CALLS:
             return f"bool(({args[0]}).{e.name}())"
         return f"{self.constant(_function(e.name, e.of, self.fma))}({', '.join(args)})"
