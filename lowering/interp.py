@@ -17,6 +17,7 @@ All other calls are functions of `lowering.vecmath`, interpreted as well.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ def interpret(
     try:
         with np.errstate(all="ignore"):
             if program.launch is None:
+                if inspect.isgeneratorfunction(program.run):
+                    raise CompilerBug("barriers and shuffles need thread loops")
                 program.run(_Thread(clock, {}), *memories, *sizes)
             else:
                 _run_grid(program, clock, memories, sizes)

@@ -109,7 +109,8 @@ class Program:
                     if isinstance(frame.f_locals.get(v), int)
                 )
                 statement = show(s).split("\n")[0] if s is not None else "its header"
-                return f"{message}\n  in kernel {program.kernel.name}: {statement}\n  with {values}"
+                where = f"{message}\n  in kernel {program.kernel.name}: {statement}"
+                return f"{where}\n  with {values}" if values else where
         return f"{message}\n  in kernel {self.kernel.name}"
 
 

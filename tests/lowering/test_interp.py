@@ -825,6 +825,12 @@ def test_a_divergent_shuffle_is_found(body: str, message: str) -> None:
     assert fault(text, np.zeros(32, np.float32)).startswith(message)
 
 
+def test_barriers_and_shuffles_need_threads() -> None:
+    for text in ("barrier", "a[0] = shfl_xor(a[0], 1)"):
+        found = fault(f"kernel f(a: f32[32]):\n  {text}", np.zeros(32, np.float32))
+        assert found == "barriers and shuffles need thread loops\n  in kernel f"
+
+
 def test_one_warp_may_shuffle_while_the_other_waits() -> None:
     text = """\
         kernel f(a: f32[64]):
