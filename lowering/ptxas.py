@@ -40,7 +40,7 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 
 
 def assemble(ptx: str, chip: str = "sm_90") -> tuple[Report, ...]:
-    """Return a report for each kernel of `ptx`, assembled for `chip`.
+    """Return a report for each kernel of `ptx`, in the order of the text, assembled for `chip`.
 
     Raises DeviceError where no assembler is installed, CompileError with its message if it refuses the text.
     """
@@ -55,7 +55,7 @@ def assemble(ptx: str, chip: str = "sm_90") -> tuple[Report, ...]:
     said = done.stdout + done.stderr
     if done.returncode:
         raise CompileError(f"ptxas refuses the PTX for {chip}: {said.strip()}")
-    return parse_report(said)
+    return tuple(sorted(parse_report(said), key=lambda r: ptx.find(f".entry {r.kernel}(")))
 
 
 def parse_report(text: str) -> tuple[Report, ...]:

@@ -1,4 +1,4 @@
-"""GPU loop nests against numpy: every form of kernel, thread by thread in both orders, with races and bounds watched."""
+"""GPU loop nests against numpy: every form of kernel, thread by thread in both orders, races and bounds watched."""
 
 from __future__ import annotations
 

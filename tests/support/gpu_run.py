@@ -1,4 +1,4 @@
-"""Run graphs as GPU kernels in the loop interpreter: the threads of every block, barriers and shuffles, races noticed."""
+"""Run graphs as GPU kernels in the loop interpreter: every thread, barriers and shuffles, races and bounds watched."""
 
 from __future__ import annotations
 
