@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -49,7 +50,7 @@ class Sample:
 
 
 class Index(tuple[Expr, ...]):
-    """The output subscripts an element rule is asked for, one index expression per axis; `type` is the output's type."""
+    """The output subscripts an element rule is asked for, one index expression per axis; `type` is that output's."""
 
     type: TensorType
 
@@ -328,6 +329,9 @@ def make_variable(name: str | None, value: np.ndarray[Any, Any]) -> Node:
 
 def make_constant(value: Any, dtype: DType | None = None) -> Node:
     """Return the constant `value`, converted to `dtype` if that is given."""
+    if dtype is not None and type(value) in (bool, int, float):
+        # The bits of a float, since -0.0 == 0.0; and its type, since True == 1.
+        return _scalar_constant(type(value).__name__, value.hex() if type(value) is float else value, dtype)
     if dtype is not None and isinstance(value, (bool, int, float)):
         array = scalar_array(value, dtype)
     else:
@@ -336,6 +340,13 @@ def make_constant(value: Any, dtype: DType | None = None) -> Node:
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
     return make_node(constant_op, (), {"value": ArrayData(array)})
+
+
+@lru_cache(maxsize=1024)
+def _scalar_constant(kind: str, key: bool | int | str, dtype: DType) -> Node:
+    """Return a Python scalar of type `kind` as a constant. Graphs repeat few of them, so that most need no array."""
+    value = float.fromhex(key) if isinstance(key, str) else key
+    return make_node(constant_op, (), {"value": ArrayData(scalar_array(value, dtype))})
 
 
 def scalar_array(value: bool | int | float, dtype: DType) -> np.ndarray[Any, Any]:

@@ -225,10 +225,13 @@ def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:
             if dim == 1:
                 dim = d
                 continue
-            if same_dim(dim, d) is False:
-                listed = " and ".join(shape_text(t) for t in shapes)
+            same = same_dim(dim, d)
+            if same is True:
+                continue
+            listed = " and ".join(shape_text(t) for t in shapes)
+            if same is False:
                 raise ShapeError(f"{what}: shapes {listed} do not broadcast")
-            dim = unify(dim, d, f"{what}: axis {k - rank} of {' and '.join(shape_text(t) for t in shapes)}")
+            dim = unify(dim, d, f"{what}: axis {k - rank} of {listed}")
         out.append(dim)
     return check_shape(tuple(out))
 

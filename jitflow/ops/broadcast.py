@@ -30,12 +30,12 @@ def aligned(index: Index, x: Reader) -> Expr:
 
 
 def _infer_broadcast(x: TensorType, *, shape: Shape) -> TensorType:
-    what = f"broadcast_to: {shape_text(x.shape)} does not broadcast to {shape_text(shape)}"
     if x.rank > len(shape):
-        raise ShapeError(what)
+        raise ShapeError(f"broadcast_to: {shape_text(x.shape)} does not broadcast to {shape_text(shape)}")
     out = list(shape)
     for k in range(-x.rank, 0):
-        if x.shape[k] != 1:
+        if x.shape[k] != 1 and x.shape[k] != shape[k]:
+            what = f"broadcast_to: {shape_text(x.shape)} does not broadcast to {shape_text(shape)}"
             out[k] = unify(shape[k], x.shape[k], f"{what}: axis {k}")
     return TensorType(x.dtype, tuple(out))
 

@@ -36,8 +36,9 @@ from jitflow.types import (
 
 
 def _infer_reshape(x: TensorType, *, shape: Shape) -> TensorType:
-    what = f"reshape of {shape_text(x.shape)} to {shape_text(shape)}"
-    unify(element_count(x.shape), element_count(shape), what)
+    before, after = element_count(x.shape), element_count(shape)
+    if before != after:
+        unify(before, after, f"reshape of {shape_text(x.shape)} to {shape_text(shape)}")
     return TensorType(x.dtype, shape)
 
 

@@ -185,7 +185,7 @@ def test_an_index_array_among_slices_and_integers_is_numpys() -> None:
         np.testing.assert_array_equal(got, x[native], err_msg=str(key))
 
 
-def test_take_names_the_first_bad_index() -> None:
+def test_f43_take_names_the_first_bad_index() -> None:
     x = symbolic("x", "n", 2)
     i = make_placeholder("i", int64, as_shape(("k",)))
     node = take(x, i, axis=0)

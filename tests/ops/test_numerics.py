@@ -103,7 +103,7 @@ def test_rounding_leaves_integers_and_bool_alone() -> None:
 # ---- arithmetic at the edges
 
 
-def test_integer_division_by_zero_gives_zero_and_the_minimum_over_minus_one_wraps() -> None:
+def test_f35_f36_integer_division_by_zero_gives_zero_and_the_minimum_over_minus_one_wraps() -> None:
     for dtype in (int32, int64):
         x = np.array([7, -7, 0, dtype.min, dtype.min, dtype.min], dtype.np)
         y = np.array([0, 0, 0, -1, 0, 1], dtype.np)
@@ -111,7 +111,7 @@ def test_integer_division_by_zero_gives_zero_and_the_minimum_over_minus_one_wrap
         check(ops.remainder(x, y), np.zeros(6, dtype.np))
 
 
-def test_integers_wrap() -> None:
+def test_f37_integers_wrap() -> None:
     for dtype in (int32, int64):
         top, low = np.array(dtype.max, dtype.np), np.array(dtype.min, dtype.np)
         check(ops.add(top, 1), low)
@@ -134,7 +134,7 @@ def test_floor_division_of_special_floats() -> None:
     check(ops.remainder(x, y), np.array([NAN, NAN, NAN, NAN, 1.0, INF, -0.0, NAN]))
 
 
-def test_maximum_and_minimum_take_the_second_of_equal_zeros_as_numpy_does() -> None:
+def test_f41_maximum_and_minimum_take_the_second_of_equal_zeros_as_numpy_does() -> None:
     x, y = np.array([0.0, -0.0]), np.array([-0.0, 0.0])
     check(ops.maximum(x, y), y)
     check(ops.minimum(x, y), y)
@@ -142,7 +142,7 @@ def test_maximum_and_minimum_take_the_second_of_equal_zeros_as_numpy_does() -> N
     check(ops.clip(np.array([-0.0]), 0.0, 1.0), np.array([0.0]))
 
 
-def test_nan_propagates_at_any_position() -> None:
+def test_f40_nan_propagates_at_any_position() -> None:
     for n in (1, 2, 5, 33, 130):
         for place in {0, n // 2, n - 1}:
             x = np.arange(n, dtype=np.float32)
@@ -168,13 +168,13 @@ def test_round_is_to_even_and_keeps_the_sign_of_zero() -> None:
     check(ops.ceil(np.array([-0.5])), np.array([-0.0]))
 
 
-def test_subnormals_are_kept() -> None:
+def test_f42_subnormals_are_kept() -> None:
     least = np.array([1e-45], np.float32)
     check(ops.multiply(least, 1.0), least)
     check(ops.divide(ops.multiply(least, 3.0), 3.0), least)
 
 
-def test_casts_saturate_and_nan_gives_zero() -> None:
+def test_f39_casts_saturate_and_nan_gives_zero() -> None:
     x = np.array([NAN, INF, -INF, 1e20, -1e20, 2147483647.5, -2147483648.9, 0.99, -0.99])
     low, top = -(2**31), 2**31 - 1
     check(ops.astype(x, int32), np.array([0, top, low, top, low, top, low, 0, 0], np.int32))
@@ -184,7 +184,7 @@ def test_casts_saturate_and_nan_gives_zero() -> None:
     check(ops.astype(np.array([0.0, -0.0, NAN, 1e-300]), bool_), np.array([False, False, True, True]))
 
 
-def test_shifts_by_the_width_or_more_and_by_less_than_nothing() -> None:
+def test_f38_shifts_by_the_width_or_more_and_by_less_than_nothing() -> None:
     x = np.array([-8, 5], np.int32)
     for count in (32, 33, 2**31 - 1, -1):
         check(ops.bitwise_left_shift(x, np.int32(count)), np.zeros(2, np.int32))
@@ -227,7 +227,7 @@ def test_a_square_is_a_product() -> None:
 # ---- the order of sums
 
 
-def test_sums_of_zeros_are_positive_and_of_nothing_are_the_identity() -> None:
+def test_f15_sums_of_zeros_are_positive_and_of_nothing_are_the_identity() -> None:
     check(ops.sum(np.array([-0.0, -0.0])), np.array(0.0))
     check(ops.sum(np.array(-0.0)), np.array(0.0))
     check(ops.sum(np.zeros((0, 2))), np.array(0.0))
@@ -526,21 +526,21 @@ AXIS_ERRORS = [
 
 
 @pytest.mark.parametrize("k", range(len(AXIS_ERRORS)))
-def test_an_axis_that_is_not_there_is_both_a_value_and_an_index_error(k: int) -> None:
+def test_f18_an_axis_that_is_not_there_is_both_a_value_and_an_index_error(k: int) -> None:
     with pytest.raises(StaticIndexError, match=r"axis -?\d is out of range for rank \d\n  at .*test_numerics\.py:\d+$"):
         AXIS_ERRORS[k](np.ones((2, 3)))
     assert issubclass(StaticIndexError, ValueError)
     assert issubclass(StaticIndexError, IndexError)
 
 
-def test_an_axis_named_twice_is_a_shape_error() -> None:
+def test_f18_an_axis_named_twice_is_a_shape_error() -> None:
     with pytest.raises(ShapeError, match=r"sum: axes \(0, -2\) name an axis twice \(rank 2\)"):
         ops.sum(np.ones((2, 3)), axis=(0, -2))
     with pytest.raises(DTypeError, match="axis must be an int"):
         ops.sum(np.ones((2, 3)), axis=1.5)
 
 
-def test_broadcasting_errors_name_all_shapes() -> None:
+def test_f11_broadcasting_errors_name_all_shapes() -> None:
     with pytest.raises(ShapeError, match=r"add: shapes \(2, 3\) and \(4,\) do not broadcast"):
         ops.add(np.ones((2, 3)), np.ones(4))
     with pytest.raises(ShapeError, match=r"where: shapes \(2,\) and \(3,\) and \(\)"):
