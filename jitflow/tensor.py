@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def lift(function: Callable[P, Node]) -> Callable[P, Tensor]:
         return as_tensor(function(*args, **kwargs))
 
     lifted.__module__ = "jitflow"
+    lifted.__doc__ = re.sub(r"^( *)Node$", r"\1Tensor", function.__doc__ or "", flags=re.MULTILINE)
     signature = inspect.signature(function).replace(return_annotation="Tensor")
     lifted.__signature__ = signature  # type: ignore[attr-defined]
     return lifted

@@ -33,6 +33,7 @@ def test_public_functions_look_like_the_users(name: str) -> None:
     assert function.__name__ == name
     signature = inspect.signature(function)
     assert "Node" not in str(signature)
+    assert "Node" not in function.__doc__
     assert not any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()), signature
     first = function.__doc__.strip().splitlines()[0]
     assert first.endswith((".", ":")) or len(first) > 60, first
