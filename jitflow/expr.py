@@ -194,11 +194,9 @@ class Var(Expr):
     def __repr__(self) -> str:
         return f"Var({self.name!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    # By identity, and in C: variables are the keys of almost every table of the compiler.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def _children(self) -> tuple[Expr, ...]:
         return ()
