@@ -10,8 +10,8 @@ import pytest
 
 import jitflow as jf
 from jitflow.graph import make_constant
+from jitflow.graph_printer import MAX_INLINE
 from jitflow.graph_text import (
-    MAX_INLINE,
     array_digest,
     graph_arrays,
     parse_graph,
