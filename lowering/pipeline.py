@@ -17,6 +17,7 @@ from lowering.passes.hoist import hoist
 from lowering.passes.parallelize import parallelize
 from lowering.passes.partition import partition
 from lowering.passes.simplify import simplify
+from lowering.passes.split_fma import split_fma
 from lowering.passes.unroll import unroll
 from lowering.passes.vectorize import vectorize
 from lowering.target import Target
@@ -34,6 +35,7 @@ CPU: tuple[tuple[str, Pass], ...] = (
     ("hoist", lambda k, _: hoist(k)),
     ("vectorize", lambda k, target: vectorize(k, target=target)),
     ("unroll", lambda k, _: unroll(k)),
+    ("split_fma", lambda k, target: k if target.has_fma else split_fma(k)),
 )
 
 #: Microkernels, which kernels call: the caller has spread the work.
