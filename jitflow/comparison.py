@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ def compare(
         # Where the fused program differs, its rows are what the user got.
         shown = {r.name: r for r in final if not r.ok}
         rows = tuple(shown.get(r.name, r) for r in rows)
-    return CompareReport(first is None, rows, first, times)
+    return CompareReport(first is None, rows, first, MappingProxyType(times))
 
 
 def _shown(session: Session, roots: Sequence[Node], feeds: Mapping[Any, Any]) -> tuple[list[Node], dict[Any, Any]]:

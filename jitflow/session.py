@@ -181,6 +181,8 @@ class Session:
             raise TypeError(f"inputs must be a list of tensors or names, not {type(inputs).__name__}")
         fed = tuple(find_node(x, self._nodes, GraphError, "input") for x in inputs)
         for k, node in enumerate(fed):
+            if node not in self._names:
+                raise GraphError(at_site(f"input {node!r} is no part of this session's graph", node.site))
             if node in fed[:k]:
                 raise FeedError(f"input {self._name(node)!r} of the function is named twice")
         nodes = flatten(outputs, self._nodes)
@@ -397,9 +399,10 @@ class Session:
     ) -> dict[Node, str]:
         """Return names for the rewritten nodes: those of the nodes they stand for, others counted on."""
         names: dict[Node, str] = {}
-        for old, new in replaced.items():
+        # A name that the user has given says more than the number of the node it was given to.
+        for old in sorted(replaced, key=lambda n: n.name is None):
             if old in self._names:
-                names.setdefault(new, self._names[old])
+                names.setdefault(replaced[old], self._names[old])
         taken = set(names.values())
         counters: dict[str, int] = {}
         for node in toposort(fetches, set(inputs)):

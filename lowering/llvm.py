@@ -474,7 +474,8 @@ def symbol(name: str) -> str:
 
 def local(key: object, name: str) -> str:
     """Return a readable name for a value: the letters of `name`, made unique by `key`."""
-    return f"%{re.sub(r'[^A-Za-z0-9_]', '_', name)}.{key}"
+    # A leading digit would make it a number to LLVM.
+    return f"%{re.sub(r'^(?=[0-9])|[^A-Za-z0-9_]', '_', name)}.{key}"
 
 
 def emit_module(

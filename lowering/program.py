@@ -6,6 +6,7 @@ code; texts are made when asked for. Groups that do the same to different nodes 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import threading
@@ -22,9 +23,9 @@ from jitflow.simplify import simplify_index
 from jitflow.types import Dim, dim_text, element_count
 from lowering import cpu
 from lowering.arena import padded, place_arrays
-from lowering.build import build, notes_of
+from lowering.build import build
 from lowering.fuse import COSTLY, FusionGroup, fuse
-from lowering.llvm import emit_module, scratch_bytes
+from lowering.llvm import emit_module, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
 from lowering.native import can_emit, emit_entry
 from lowering.pipeline import run_pipeline
@@ -44,6 +45,7 @@ from lowering.plan import (
 )
 from lowering.plan_llvm import emit_measure, emit_run
 from lowering.report import show_report
+from lowering.signature import notes_of
 from lowering.target import Target
 from lowering.text import show
 from lowering.trace import literal_of
@@ -120,8 +122,17 @@ class Program:
         if stage == "llvm":
             return module
         if stage == "llvm-opt":
-            return cpu.optimized(module, self.target)
-        return cpu.assembly(module, self.target)
+            return self._annotated(cpu.optimized(module, self.target), r"define .*@{}\(.*", ";")
+        mark = "#" if self.target.triple.startswith("x86_64") else "//"
+        return self._annotated(cpu.assembly(module, self.target), "{}:.*", mark)
+
+    def _annotated(self, text: str, head: str, mark: str) -> str:
+        """Return `text` with the notes of each kernel before the line that begins it: LLVM drops comments."""
+        for b in self.kernels:
+            notes = "".join(f"{mark} {note}\n" for note in b.final.notes)
+            pattern = re.compile(f"^{head.format(re.escape(symbol(b.final.name)[1:]))}$", re.MULTILINE)
+            text = pattern.sub(lambda found, notes=notes: notes + found[0], text, count=1)  # type: ignore[misc]
+        return text
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -137,7 +148,11 @@ class Program:
 
     def kernel_of(self, group: FusionGroup) -> str:
         """Return the name of the kernel that computes `group`."""
-        return next(b.kernel.name for b in self.kernels if group in b.groups)
+        return self._kernel_names[group]
+
+    @functools.cached_property
+    def _kernel_names(self) -> dict[FusionGroup, str]:
+        return {g: b.kernel.name for b in self.kernels for g in b.groups}
 
 
 def _chosen(wanted: str | None, name: str) -> bool:
@@ -146,11 +161,14 @@ def _chosen(wanted: str | None, name: str) -> bool:
 
 _OBJECTS: OrderedDict[str, bytes] = OrderedDict()
 _OBJECTS_LIMIT = 256
+_COMMENT = re.compile(r"^;.*\n", re.MULTILINE)
 _LOCK = threading.Lock()
 
 
 def _compile_once(text: str, target: Target) -> bytes:
-    key = hashlib.sha256(f"{target.fingerprint}\0{text}".encode()).hexdigest()
+    # Comments, which name the user's lines, do not change the code.
+    code_only = _COMMENT.sub("", text)
+    key = hashlib.sha256(f"{target.fingerprint}\0{code_only}".encode()).hexdigest()
     with _LOCK:
         found = _OBJECTS.get(key)
         if found is not None:
@@ -228,7 +246,8 @@ def lower(
     """
     frame = prepare(fetches, inputs, static, original, fused=fused, clock=clock)
     groups, places = frame.groups, frame.places
-    kernels: dict[Any, Built] = {}
+    kernels: dict[Any, tuple[Kernel, Kernel]] = {}
+    sharing: dict[Any, list[FusionGroup]] = {}
     steps: list[Step] = []
     checks: list[str] = []
     scratch: Expr = const_index(0)
@@ -243,19 +262,18 @@ def lower(
             start = time.perf_counter()
             final = run_pipeline(kernel, target, observer=observer, check=check)
             clock("passes", name, time.perf_counter() - start)
-            made = Built(kernel, final, (group,))
-        else:
-            made = Built(made.kernel, made.final, (*made.groups, group))
-        kernels[key] = made
-        scratch = simplify_index(maximum(scratch, padded(scratch_bytes(made.final))))
+            made = kernels[key] = (kernel, final)
+            scratch = simplify_index(maximum(scratch, padded(scratch_bytes(final))))
+        final = made[1]
+        sharing.setdefault(key, []).append(group)
         fallible = [n for n in group.members if n.op.fallible]
         status = len(checks) if fallible else None
         checks += [_check_message(n, names) for n in fallible]
         steps.append(
             Launch(
-                made.final,
+                final,
                 tuple(places[n] for n in (*group.leaves, *(n for n, _ in group.outputs))),
-                made.final.dims,
+                final.dims,
                 status,
             )
         )
@@ -276,14 +294,39 @@ def lower(
         _work(groups, fetches),
         tuple(checks),
     )
-    return Program(plan, groups, tuple(kernels.values()), names, _signature(plan, names), target, clock, frame)
+    built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
+    return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+
+
+def _built(kernel: Kernel, final: Kernel, groups: Sequence[FusionGroup], names: Mapping[Node, str]) -> Built:
+    """Return a kernel with the groups that share it; its notes say which these are."""
+    again = []
+    for group in groups[1 : _NOTED_GROUPS + 1]:
+        node = group.outputs[-1][0]
+        again.append(f"again for {names.get(node, node.op.name)}  # {node.site}")
+    if len(groups) > _NOTED_GROUPS + 1:
+        again.append(f"and for {len(groups) - _NOTED_GROUPS - 1} more")
+
+    def noted(k: Kernel) -> Kernel:
+        notes = (*k.notes, *again)
+        return Kernel(k.name, k.params, k.dims, k.body, k.reads, notes, k.callees) if again else k
+
+    return Built(noted(kernel), noted(final), tuple(groups))
+
+
+#: Groups besides the first that a shared kernel's notes list one by one.
+_NOTED_GROUPS = 8
 
 
 def label_of(group: FusionGroup, names: Mapping[Node, str]) -> str:
     """Return what the group computes, in the user's words: the names of its outputs, without their numbers."""
     words = [names.get(n, n.op.name) for n, _ in group.outputs]
     plain = [re.sub(r"_\d+$", "", w) for w in words]
-    return re.sub(r"\W", "_", "_".join(list(dict.fromkeys(plain))[:3]))
+    return re.sub(r"\W", "_", "_".join(list(dict.fromkeys(plain))[:3]), flags=re.ASCII)[:_LABEL_LENGTH]
+
+
+#: Characters of a user's names in the name of a kernel: symbols should stay readable.
+_LABEL_LENGTH = 60
 
 
 def local_names(group: FusionGroup, names: Mapping[Node, str]) -> dict[Node, str]:
