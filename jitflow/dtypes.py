@@ -160,7 +160,8 @@ def _promote(a: DType, b: DType) -> DType:
         if other in (bool_, int8, uint8):
             return bfloat16
         return float64 if other.is_integer and other.bits >= 32 else float32
-    assert a.np is not None and b.np is not None
+    assert a.np is not None
+    assert b.np is not None
     return _BY_NAME[np.result_type(a.np, b.np).name]
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -252,12 +253,12 @@ def user_site() -> str | None:
     site: str | None = getattr(_place, "site", None)
     if site is not None:
         return site
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         if not filename.startswith(_OWN):
             return f"{filename}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -275,11 +276,8 @@ class ArrayData:
             fixed = fixed.copy()
         fixed.setflags(write=False)
         self.array = fixed
-        data = (
-            fixed.tobytes()
-            if fixed.nbytes <= 64
-            else hashlib.sha256(memoryview(fixed).cast("B") if fixed.size else b"").digest()
-        )
+        raw = fixed.reshape(-1).view(np.uint8)
+        data = raw.tobytes() if raw.size <= 64 else hashlib.sha256(raw.data).digest()
         self.key = (fixed.dtype.name, fixed.shape, data)
 
     def __eq__(self, other: object) -> bool:

@@ -12,6 +12,7 @@ from the fields (a type, say) by :func:`set_slot`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, dataclass_transform
 
@@ -116,7 +117,7 @@ def record(cls: type[T]) -> type[T]:
     Fields come from the annotations of `cls` (bases contribute only through ``__slots__``); a class attribute of
     the same name is the default. Methods written in the class win over generated ones.
     """
-    annotations: dict[str, str] = cls.__dict__.get("__annotations__", {})
+    annotations: dict[str, str] = inspect.get_annotations(cls)
     fields = [f for f in annotations if not str(annotations[f]).startswith("ClassVar")]
     defaults = {f: cls.__dict__[f] for f in fields if f in cls.__dict__}
     kinds: dict[str, str] = {}
@@ -135,7 +136,8 @@ def record(cls: type[T]) -> type[T]:
     body["__slots__"] = tuple(slots)
     body["__record_fields__"] = tuple(fields)
     body["__match_args__"] = tuple(fields)
-    new: Any = type(cls)(cls.__name__, cls.__bases__, body)
+    metaclass: Any = type(cls)
+    new: Any = metaclass(cls.__name__, cls.__bases__, body)
     namespace: dict[str, Any] = {f"_d_{f}": v for f, v in defaults.items()}
     namespace.update({f"_s_{f}": getattr(new, f).__set__ for f in [*fields, "_hash"]})
     namespace.update(_cls_name=cls.__name__, _map_tuple=_map_tuple)

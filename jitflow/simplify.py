@@ -5,8 +5,8 @@ The canonical form is a polynomial with integer coefficients over *atoms*: varia
 equal canonical forms are equal for all values; the converse is not claimed. The rules hold over mathematical
 integers, with ``x // 0 = x % 0 = 0``:
 
-- ``(q*c + r) // c = q + r // c`` and ``(q*c + r) % c = r % c`` for c > 0, and ``r // c = 0``, ``r % c = r`` where 0 <= r < c is
-  proven from the extents of the loop variables;
+- ``(q*c + r) // c = q + r // c`` and ``(q*c + r) % c = r % c`` for c > 0, and ``r // c = 0``, ``r % c = r`` where
+  0 <= r < c is proven from the extents of the loop variables;
 - ``(x // c) * c + x % c = x``; ``(x // a) // b = x // (a*b)`` for positive literals;
 - ``min``/``max`` of operands whose difference has a known sign.
 
@@ -209,6 +209,8 @@ def _poly(e: Expr, extents: Extents) -> Poly:
                 return _divide(e.op, p, q, extents)
             case "min" | "max":
                 return _extremum(e.op, p, q, extents)
+            case _:
+                pass  # bit operations stay closed
     atom = e._map_children(lambda c: simplify_index(c, extents) if c.type is INDEX else c)  # type: ignore[attr-defined]
     return {(atom,): 1}
 

@@ -8,7 +8,8 @@ may differ from the CPU's, except in matrix products):
   by thread ``k % threads``, threads are halved inside each warp, the warps folded in order.
 - ... of few long rows: `lowering.gpu_split`, several blocks per row and a kernel per stage.
 - ``reduce`` over outer axes: `lowering.gpu_columns`, a column per thread or per few threads, folded in order.
-- ``contract``: `lowering.gpu_matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU.
+- ``contract``: `lowering.gpu_matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU. Where
+  one side is declared as a single row or column, tiles would be mostly empty: then it is folded like a row or a column.
 
 A kernel's grid is one axis of blocks: y and z end at 65535, and sizes are known at run time only.
 """
@@ -20,15 +21,16 @@ from dataclasses import dataclass
 
 from jitflow.expr import Buffer
 from jitflow.graph import Node
-from lowering.build import Signature, make_kernel, notes_of, reduce_of, signature_of
 from lowering.fuse import FusionGroup
 from lowering.gpu_columns import build_columns
 from lowering.gpu_map import build_map
-from lowering.gpu_matmul import as_product, build_matmul
+from lowering.gpu_matmul import as_product, build_matmul, runs_along_k
 from lowering.gpu_rows import build_rows
 from lowering.gpu_schedule import GpuSchedule
 from lowering.gpu_split import build_split, split_of
 from lowering.loop_ir import Kernel
+from lowering.reduction import reduce_of
+from lowering.signature import Signature, make_kernel, notes_of, signature_of
 from lowering.trace import Checks
 
 #: Device memory begins at multiples of this wherever it comes from: the widest access of one thread.
@@ -53,18 +55,28 @@ def build_gpu(group: FusionGroup, name: str, names: Mapping[Node, str], schedule
         signature, body = build_map(group, signature, schedule)
     elif group.kind == "contract":
         product = as_product(group)
-        if product is not None:
+        if product is None:
+            body = build_columns(group, signature, schedule, chained=True)
+        elif product.matrix is None:
             body = build_matmul(group, product, signature, schedule)
-        else:
+        elif not runs_along_k(group, product, product.matrix, signature):
             body = build_columns(group, signature, schedule)
+        else:
+            return _rows(group, signature, schedule, name, notes)
     elif max(reduce_of(e).lanes for e in group.reductions) == 1:
         body = build_columns(group, signature, schedule)
     else:
-        split = split_of(group, schedule)
-        if split is not None:
-            return GpuKernels(*build_split(group, signature, schedule, split, name, notes))
-        body = build_rows(group, signature, schedule)
+        return _rows(group, signature, schedule, name, notes)
     return GpuKernels((make_kernel(name, signature, body, notes),))
+
+
+def _rows(
+    group: FusionGroup, signature: Signature, schedule: GpuSchedule, name: str, notes: tuple[str, ...]
+) -> GpuKernels:
+    split = split_of(group, schedule)
+    if split is not None:
+        return GpuKernels(*build_split(group, signature, schedule, split, name, notes))
+    return GpuKernels((make_kernel(name, signature, build_rows(group, signature, schedule), notes),))
 
 
 def gpu_signature(group: FusionGroup, names: Mapping[Node, str]) -> Signature:

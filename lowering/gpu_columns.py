@@ -14,8 +14,8 @@ each with all positions of the other ones, and the partial results are folded in
         fold shared_sum[0, t % 32], shared_sum[1, t % 32], ...
         if y == 0 and j < m: out[j] = sum_acc
 
-A contraction that is no matrix product of tiles (`lowering.gpu_matmul`) comes here too, with one thread per result: its
-order is one chain.
+A product of a row and a matrix comes here too, and any contraction that is no matrix product: that one with a single
+thread per result, because its order is one chain.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from collections.abc import Callable, Sequence
 
 from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Accumulator, Signature
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_fold import fold_slots
 from lowering.gpu_rows import place_on, size_of
 from lowering.gpu_schedule import GpuSchedule, power_of_two
 from lowering.gpu_stages import Point, Stages
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store
+from lowering.reduction import Accumulator
+from lowering.signature import Signature
 from lowering.trace import flat_index
 
 
-def build_columns(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> Body:
-    """Return the loops of a ``reduce`` or ``contract`` group, a few threads per result."""
-    share = 1 if group.contract is not None else _share(group.inner[0].extent, schedule)
+def build_columns(group: FusionGroup, signature: Signature, schedule: GpuSchedule, *, chained: bool = False) -> Body:
+    """Return the loops of a ``reduce`` or ``contract`` group, a few threads per result; one if it is `chained`."""
+    share = 1 if chained else _share(group.inner[0].extent, schedule)
     columns = schedule.threads // share
     count = size_of(group.rows)
     b, t, p, y = (Var(name, INDEX, floor=0) for name in "btpy")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 
 from jitflow.expr import INDEX, Buffer, Call, Expr, Load, Var, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Accumulator
 from lowering.gpu_schedule import WARP
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Stmt, Store
+from lowering.reduction import Accumulator
 
 _OWN, _OTHER = const_index(0), const_index(1)
 

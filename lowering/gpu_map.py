@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Select, Var, as_index, compare, const_index
 from jitflow.record import children, map_children, walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
-from lowering.build import Signature, store_outputs
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_schedule import GpuSchedule
 from lowering.loop_ir import Body, For, If, Let, Stmt, Store, statements
+from lowering.signature import Signature, store_outputs
 from lowering.trace import Emitter, flat_index, substitute_all, unflatten_index
 
 #: An innermost axis of fewer elements than this does not fill the threads of a block.

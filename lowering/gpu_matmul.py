@@ -29,6 +29,7 @@ from jitflow.expr import (
     INDEX,
     Binary,
     Buffer,
+    Const,
     Expr,
     Fma,
     Load,
@@ -43,15 +44,17 @@ from jitflow.expr import (
 )
 from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
-from lowering.build import Signature, store_outputs
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_schedule import GpuSchedule
+from lowering.gpu_schedule import GpuSchedule, power_of_two
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store, statements
+from lowering.signature import Signature, store_outputs
 from lowering.trace import Demand, Emitter, Subscripts, flat_index, substitute_all, trace, unflatten_index
 
 #: Added to the rows of a tile in shared memory, so that threads that store down a column meet different banks. A
 #: multiple of four keeps the rows aligned for 16-byte loads.
 PAD = 4
+#: A tile is at least so many threads' results wide.
+LEAST_ITEMS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,14 @@ class Product:
     left: Operand
     right: Operand
     dtype: DType
+
+    @property
+    def matrix(self) -> Operand | None:
+        """The operand that is a matrix if the other one is declared to be a single row or column, else None."""
+        one = const_index(1)
+        if self.n_axis.extent == one:
+            return self.left
+        return self.right if simplify_index(_count(self.m_axes)) == one else None
 
 
 def as_product(group: FusionGroup) -> Product | None:
@@ -124,14 +135,38 @@ def _operand(e: Expr, demands: Sequence[Demand]) -> Operand:
 
 def build_matmul(group: FusionGroup, product: Product, signature: Signature, schedule: GpuSchedule) -> Body:
     """Return the loops of a ``contract`` group that is a matrix product."""
-    return _Tiles(group, product, signature, schedule).build()
+    return _Tiles(group, product, signature, _fitted(product, schedule)).build()
+
+
+def _fitted(product: Product, schedule: GpuSchedule) -> GpuSchedule:
+    """Return `schedule` with a tile that is narrower, and up to twice as long, where a side is known to be short."""
+    m, n = simplify_index(_count(product.m_axes)), product.n_axis.extent
+    tile_m, tile_n = schedule.tile_m, schedule.tile_n
+    if isinstance(n, Const) and n.value <= tile_n // 2:
+        return schedule.with_tile(2 * tile_m, max(LEAST_ITEMS * schedule.item_n, power_of_two(int(n.value))))
+    if isinstance(m, Const) and m.value <= tile_m // 2:
+        return schedule.with_tile(max(LEAST_ITEMS * schedule.item_m, power_of_two(int(m.value))), 2 * tile_n)
+    return schedule
+
+
+def runs_along_k(group: FusionGroup, product: Product, operand: Operand, signature: Signature) -> bool:
+    """Tell whether neighbouring elements of `operand` in memory are those of neighbouring k, as far as can be seen."""
+    emitter = Emitter(signature.values(group.extents))
+    k = product.k.var
+    _value(operand, emitter, {})
+    for s in statements(tuple(emitter.statements)):
+        for x in walk(s):
+            if isinstance(x, Load) and k in free_vars(address := flat_index(x.index, x.buffer.shape)):
+                return poly_of(address).get((k,)) == 1
+    return False
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
     """One operand while it is multiplied: its free axes, in tiles of `width`, of which `number` is the block's.
 
-    `tiles` are in shared memory, `items` what a thread needs of one for a step, `fetched` what it brings for the next.
+    `along_k`: in memory its neighbours are those of neighbouring k. `tiles` are in shared memory, `items` what a thread
+    needs of one for a step, `fetched` what it brings for the next.
     """
 
     operand: Operand
@@ -139,6 +174,7 @@ class Side:
     extent: Expr
     width: int
     number: Expr
+    along_k: bool
     tiles: Buffer
     items: Buffer
     fetched: Buffer
@@ -173,6 +209,7 @@ class _Tiles:
             simplify_index(_count(axes)),
             width,
             number,
+            runs_along_k(self.group, self.product, operand, self.signature),
             self._buffer(f"{name}_tile", (2, depth, width + PAD), "shared"),
             self._buffer(f"{name}_items", (items,), "register"),
             self._buffer(f"{name}_next", (depth * width // self.threads,), "register"),
@@ -185,13 +222,18 @@ class _Tiles:
         blocks = simplify_index(_count(batch_axes) * simplify_index(counts[0] * counts[1]))
         place = unflatten_index(b, [*(a.extent for a in batch_axes), *counts])
         names = [*(a.var for a in batch_axes), *(side.number for side in sides)]
+        first = tuple(self._fetch(side, const_index(0)) for side in sides)
+        if not isinstance(self.steps, Const):
+            first = (If(compare("lt", const_index(0), self.steps), first),)
+        elif self.steps.value == 0:
+            first = ()
         zero = const(0, self.product.dtype)
         more = simplify_index(c + 1)
         body: Body = (
             *(Alloc(x) for side in sides for x in (side.tiles, side.items, side.fetched)),
             Alloc(self.acc),
             _grid(s.item_m, s.item_n, lambda u, v: (Store(self.acc, (u, v), zero),)),
-            If(compare("lt", const_index(0), self.steps), tuple(self._fetch(side, const_index(0)) for side in sides)),
+            *first,
             For(
                 c,
                 self.steps,
@@ -212,20 +254,9 @@ class _Tiles:
         neighbouring threads."""
         number = u * self.threads + self.thread
         depth = self.schedule.tile_k
-        if self._runs_along_k(side.operand):
+        if side.along_k:
             return simplify_index(number % depth), simplify_index(number // depth)
         return simplify_index(number // side.width), simplify_index(number % side.width)
-
-    def _runs_along_k(self, operand: Operand) -> bool:
-        """Tell whether neighbouring elements in memory are those of neighbouring k, as far as can be seen."""
-        emitter = Emitter(self.signature.values(self.group.extents))
-        k = self.product.k.var
-        _value(operand, emitter, {})
-        for s in statements(tuple(emitter.statements)):
-            for x in walk(s):
-                if isinstance(x, Load) and k in free_vars(address := flat_index(x.index, x.buffer.shape)):
-                    return poly_of(address).get((k,)) == 1
-        return False
 
     def _fetch(self, side: Side, c: Expr) -> Stmt:
         """Return the loop that brings a thread's share of step `c` of an operand into registers."""

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 from jitflow.expr import INDEX, Binary, Const, Expr, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Signature
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_fold import fold_block, fold_segment, share_segment
 from lowering.gpu_schedule import WARP, GpuSchedule, power_of_two
 from lowering.gpu_stages import Point, Stages
 from lowering.loop_ir import Body, For, If, Let, Stmt
+from lowering.signature import Signature
 from lowering.trace import unflatten_index
 
 

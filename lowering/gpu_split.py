@@ -17,13 +17,14 @@ from dataclasses import dataclass
 
 from jitflow.expr import INDEX, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.build import Accumulator, Signature, unbound_dims
 from lowering.fuse import FusionGroup
 from lowering.gpu_fold import fold_block, new_accumulator
 from lowering.gpu_rows import place_on, point_at, size_of
 from lowering.gpu_schedule import GpuSchedule, power_of_two
 from lowering.gpu_stages import Point, Stages
 from lowering.loop_ir import Body, For, If, Kernel, Let, Stmt, Store
+from lowering.reduction import Accumulator
+from lowering.signature import Signature, unbound_dims
 from lowering.trace import Element
 
 #: Elements per thread below which another block is not worth its partial result.

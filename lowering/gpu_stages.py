@@ -12,10 +12,11 @@ from typing import NamedTuple, TypeAlias
 
 from jitflow.expr import Buffer, Expr, Load, Var, const_index
 from jitflow.simplify import free_vars
-from lowering.build import Accumulator, Signature, kept_rows, levels_of, reduce_of, store_output, store_outputs
 from lowering.fuse import FusionGroup
 from lowering.gpu_fold import fold, new_accumulator
 from lowering.loop_ir import Alloc, Body, Let, Stmt, Store
+from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
+from lowering.signature import Signature, store_output, store_outputs
 from lowering.trace import Element, Emitter, Subscripts, substitute_all
 
 

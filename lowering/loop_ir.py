@@ -99,7 +99,7 @@ class Alloc(Stmt):
 
 @record
 class Barrier(Stmt):
-    """Wait until every thread of the GPU block is here; what they wrote to shared and global memory is visible after."""
+    """Wait for every thread of the GPU block; what they wrote to shared and global memory is visible after."""
 
 
 @record

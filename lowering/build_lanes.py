@@ -1,0 +1,143 @@
+"""A group of reductions along the innermost axis into loops: accumulators in register lanes, halved at the end.
+
+The inner axis is folded in *passes*. A pass holds the reductions, and the full-size outputs, whose inputs are there;
+what a later pass would have to recompute at a price is kept in a scratch row. The order is that of
+`jitflow.expr.Reduce`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jitflow.expr import (
+    INDEX,
+    Buffer,
+    Expr,
+    Load,
+    Var,
+    compare,
+    const_index,
+)
+from jitflow.graph import Node
+from jitflow.simplify import free_vars, simplify_index
+from lowering.fuse import Axis, FusionGroup
+from lowering.loop_ir import Alloc, Body, For, If, Let, Stmt, Store
+from lowering.nest import nest, over_lanes, position_on, row_position
+from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
+from lowering.signature import Signature, store_output, store_outputs
+from lowering.trace import Element, Emitter, Subscripts, substitute_all
+
+
+def build_lanes(group: FusionGroup, signature: Signature) -> Body:
+    """Return the loops of `group`, whose reductions fold their innermost axis."""
+    level = levels_of(group)
+    axis = group.inner[-1]
+    kept = kept_rows(group, level) if len(group.inner) == 1 else []
+    written = {n for n, _ in group.outputs}
+    rows = {n: Buffer(f"{n.op.name}_row", n.dtype, (axis.extent,), "scratch") for n, _ in kept if n not in written}
+    inner_outputs = [e for e in group.outputs if any(axis.var in free_vars(i) for i in e[1])]
+    row_outputs = [e for e in group.outputs if e not in inner_outputs]
+    passes = max([level[n] for n, _ in (*group.reductions, *inner_outputs)], default=0) + 1
+    known: dict[Element, Expr] = {}
+    body: list[Stmt] = [Alloc(b) for b in rows.values()]
+    for number in range(passes):
+        folds = [e for e in group.reductions if level[e[0]] == number]
+        stores = [e for e in inner_outputs if level[e[0]] == number]
+        keeps = [e for e in kept if level[e[0]] == number and e[0] in rows]
+        seen = [e for e in kept if level[e[0]] < number]
+        by_lanes: dict[int, list[Element]] = {}
+        for e in folds:
+            by_lanes.setdefault(reduce_of(e).lanes, []).append(e)
+        if not by_lanes:
+            by_lanes[0] = []
+        for count, (lanes, some) in enumerate(by_lanes.items()):
+            body += _lanes_pass(
+                group, signature, known, some, [] if count else stores, [] if count else keeps, seen, rows, lanes
+            )
+    emitter = Emitter(signature.values(group.extents), known)
+    store_outputs(emitter, row_outputs, signature)
+    body += emitter.statements
+    return nest(group.rows, tuple(body), first="parallel")
+
+
+def _lanes_pass(
+    group: FusionGroup,
+    signature: Signature,
+    known: dict[Element, Expr],
+    folds: Sequence[Element],
+    stores: Sequence[Element],
+    keeps: Sequence[Element],
+    seen: Sequence[Element],
+    rows: Mapping[Node, Buffer],
+    lanes: int,
+) -> list[Stmt]:
+    """Return one pass over the inner axes. `known` gains the results of `folds`."""
+    axis = group.inner[-1]
+    outer = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner[:-1]]
+    outer_vars = dict(zip((a.var for a in group.inner[:-1]), (a.var for a in outer), strict=True))
+    accumulators = [Accumulator(n, reduce_of((n, at)), lanes) for n, at in folds]
+
+    def step(lane: Expr, k: Expr) -> Body:
+        """Return the work at inner position `k` for accumulator lane `lane`."""
+        at_k: dict[Var, Expr] = {axis.var: k, **outer_vars}
+        inside = {**_extents(group, axis, k), **{a.var: a.extent for a in outer}}
+
+        def moved(element: Element) -> Subscripts:
+            return tuple(substitute_all(i, at_k) for i in element[1])
+
+        emitter = Emitter(signature.values(inside), known)
+        for e in seen:
+            place = signature.address(e[0], emitter.canonical(moved(e))) if e[0] not in rows else (k,)
+            source = Load(rows.get(e[0]) or signature.outputs[e[0]], place)
+            emitter.know(e[0], moved(e), emitter.let(e[0].op.name, source))
+        for e in keeps:
+            emitter.statements.append(Store(rows[e[0]], (k,), emitter.value(e[0], moved(e))))
+        for e in stores:
+            store_output(emitter, signature, e[0], moved(e), emitter.value(e[0], moved(e)))
+        for (node, at), acc in zip(folds, accumulators, strict=True):
+            where = [*(position_on(a) for a in outer), k]
+            _, value = emitter.reduce(node, at, where)
+            emitter.statements.extend(acc.fold(lane, value, row_position([*outer, axis], where)))
+        return tuple(emitter.statements)
+
+    out: list[Stmt] = []
+    if not folds:
+        k = Var(axis.var.name, INDEX, floor=0)
+        return [For(k, axis.extent, step(const_index(0), k), "vectorized")]
+    for acc in accumulators:
+        out += [Alloc(b) for b in acc.buffers]
+        out.append(over_lanes(lanes, acc.start))
+    whole, rest = simplify_index(axis.extent // lanes), simplify_index(axis.extent % lanes)
+    folding: list[Stmt] = []
+    if whole == const_index(1):
+        folding.append(over_lanes(lanes, lambda l: step(l, l)))
+    elif whole != const_index(0):
+        c = Var("c", INDEX, floor=0)
+        folding.append(For(c, whole, (over_lanes(lanes, lambda l: step(l, c * lanes + l)),)))
+    if rest != const_index(0):
+        start = whole * lanes
+
+        def tail(l: Expr) -> Body:
+            k = simplify_index(start + l)
+            return (If(compare("lt", l, rest), step(l, k)),)
+
+        folding.append(over_lanes(lanes, tail))
+    out += nest(outer, tuple(folding))
+    half = lanes // 2
+    while half:
+        for acc in accumulators:
+            out.append(over_lanes(half, lambda l, acc=acc, half=half: acc.halve(l, half)))
+        half //= 2
+    for (node, at), acc in zip(folds, accumulators, strict=True):
+        result = Var(node.op.name, acc.result(const_index(0)).type)
+        out.append(Let(result, acc.result(const_index(0))))
+        known[node, at] = result
+    return out
+
+
+def _extents(group: FusionGroup, axis: Axis, k: Expr) -> dict[Var, Expr]:
+    """Return the bounds of the group's axes, with `k` in the place of `axis` if it is a variable."""
+    extents = {a.var: a.extent for a in group.rows}
+    if isinstance(k, Var):
+        extents[k] = axis.extent
+    return extents
