@@ -10,9 +10,9 @@ import math
 import struct
 from typing import Protocol
 
-from jitflow.dtypes import DType, bfloat16, float16, float32, float64, int64
+from jitflow.dtypes import DType, bfloat16, float16, float32, float64
 from jitflow.errors import CompilerBug
-from jitflow.expr import Type, type_of
+from jitflow.expr import Type
 
 
 class Writer(Protocol):
@@ -384,40 +384,8 @@ def bitcast(w: Writer, source: Type, to: DType, a: str) -> str:
 
 
 def fma(w: Writer, t: Type, a: str, b: str, c: str, *, has_fma: bool) -> str:
-    """Emit ``a * b + c`` rounded once, with the instruction or without."""
+    """Emit ``a * b + c`` rounded once. Without the instruction LLVM would call libm."""
+    if not has_fma:
+        raise CompilerBug(f"this target has no fused multiply-add of {t}: split_fma should have run")
     ty = type_text(t)
-    if has_fma:
-        return w.inst(f"call {ty} @llvm.fma.{suffix(t)}({ty} {a}, {ty} {b}, {ty} {c})")
-    if t.dtype is float32:
-        return _fma_f32(w, t, a, b, c)
-    raise CompilerBug(f"this target has no fused multiply-add of {t}; contractions for it use mul and add")
-
-
-def _fma_f32(w: Writer, t: Type, a: str, b: str, c: str) -> str:
-    """The product is exact in f64; the sum is rounded to odd there, so that the rounding to f32 is the only one."""
-    wide = type_of(float64, t.lanes)
-    f64, i64, i1 = type_text(wide), type_text(type_of(int64, t.lanes)), vector_text("i1", t.lanes)
-    one = const_text(1, type_of(int64, t.lanes))
-    zero = const_text(0, type_of(int64, t.lanes))
-    x, y, z = (cast(w, t, float64, v) for v in (a, b, c))
-    p = w.inst(f"fmul {f64} {x}, {y}")
-    s = w.inst(f"fadd {f64} {p}, {z}")
-    part = w.inst(f"fsub {f64} {s}, {p}")
-    rest = w.inst(f"fsub {f64} {s}, {part}")
-    lost_p = w.inst(f"fsub {f64} {p}, {rest}")
-    lost_z = w.inst(f"fsub {f64} {z}, {part}")
-    lost = w.inst(f"fadd {f64} {lost_p}, {lost_z}")
-    bits = w.inst(f"bitcast {f64} {s} to {i64}")
-    low = w.inst(f"and {i64} {bits}, {one}")
-    is_even = w.inst(f"icmp eq {i64} {low}, {zero}")
-    inexact = w.inst(f"fcmp one {f64} {lost}, {const_text(0.0, wide)}")
-    move = w.inst(f"and {i1} {is_even}, {inexact}")
-    up = w.inst(f"fcmp ogt {f64} {lost}, {const_text(0.0, wide)}")
-    positive = w.inst(f"fcmp ogt {f64} {s}, {const_text(0.0, wide)}")
-    inward = w.inst(f"xor {i1} {up}, {positive}")
-    minus = w.inst(f"sext {i1} {inward} to {i64}")
-    step = w.inst(f"or {i64} {minus}, {one}")
-    step = w.inst(f"select {i1} {move}, {i64} {step}, {i64} {zero}")
-    odd = w.inst(f"add {i64} {bits}, {step}")
-    exact = w.inst(f"bitcast {i64} {odd} to {f64}")
-    return cast(w, wide, float32, exact)
+    return w.inst(f"call {ty} @llvm.fma.{suffix(t)}({ty} {a}, {ty} {b}, {ty} {c})")

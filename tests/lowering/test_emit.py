@@ -155,6 +155,12 @@ def test_what_no_pass_should_have_left_is_refused(body: str, message: str) -> No
         emitted(f"kernel k(o: f32[n], n: index):\n  {body}\n")
 
 
+def test_fma_is_refused_where_it_would_be_a_library_call() -> None:
+    kernel = parse_kernel("kernel k(o: f32[1]):\n  o[0] = fma(o[0], 2.0, 1.0)\n")
+    with pytest.raises(CompilerBug, match="this target has no fused multiply-add of f32: split_fma should have run"):
+        emit_kernel(kernel, from_name("x86-64-v2"))
+
+
 def test_a_variable_outside_its_scope_is_refused() -> None:
     kernel = parse_kernel("kernel k(o: f32[n], n: index):\n  serial i in n:\n    o[i] = 1.0\n")
     (loop,) = kernel.body
