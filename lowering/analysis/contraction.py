@@ -1,0 +1,184 @@
+"""What a contraction group multiplies: a group in; its axes, its two factors and where they lie in memory out.
+
+``out[batch, m, n] = sum over k of left[batch, m, k] * right[batch, k, n]``. The axes of the group's rows are dealt out
+by what the factors depend on: from the end, `n` is the last axis, `m` are the axes before it that `right` does not see
+(several are walked as one: the rows of a batch that share a weight are rows of one matrix), the rest is `batch`. A
+column (n of extent 1) is turned around: its rows become `n`, and `m` is a single row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from jitflow.expr import INDEX, Binary, Expr, Reduce, Var, const_index
+from jitflow.graph import Node
+from jitflow.simplify import Extents, free_vars, simplify_index, split_linear
+from lowering.fuse import Axis, FusionGroup
+from lowering.trace import Demand, Subscripts, flat_index, literal_of, substitute_all, trace, unflatten_index
+
+
+@dataclass(frozen=True, eq=False)
+class InPlace:
+    """A factor that is element `flat` of array `node`, which moves by `across` per m or n and by `along` per k."""
+
+    node: Node
+    flat: Expr
+    across: Expr
+    along: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """`expr` over the values of `demands`; `place` if it is read from memory as it is, with constant strides.
+
+    `unit` says along which axis neighbours in memory follow each other: ``across`` (m or n), ``along`` (k), or None.
+    """
+
+    expr: Expr
+    demands: tuple[Demand, ...]
+    place: InPlace | None
+    unit: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """See the module docstring. `m` and `n` walk `m_axes` and `n_axes` in row-major order."""
+
+    node: Node
+    batch: tuple[Axis, ...]
+    m_axes: tuple[Axis, ...]
+    n_axes: tuple[Axis, ...]
+    m: Axis
+    n: Axis
+    k: Axis
+    left: Factor
+    right: Factor
+
+
+def contraction_of(group: FusionGroup) -> Contraction | None:
+    """Return what `group` multiplies, or None if its element is no product of two such factors."""
+    node, rows = group.contract, group.rows
+    if node is None or not rows:
+        return None
+    traced = trace(node, tuple(a.var for a in rows))
+    reduce = traced.expr
+    if not isinstance(reduce, Reduce) or not reduce.contract or len(reduce.vars) != 1:
+        return None
+    product, var = reduce.body, reduce.vars[0]
+    if not (isinstance(product, Binary) and product.op == "mul" and isinstance(var, Var)):
+        return None
+    k = Axis(var, simplify_index(reduce.extents[0]))
+    left, right = (_demanded(e, traced.demands) for e in (product.a, product.b))
+    last = rows[-1]
+    if _depends(*left, last):
+        left, right = right, left
+    if _depends(*left, last):
+        return None
+    cut = len(rows) - 1
+    while cut and not _depends(*right, rows[cut - 1]):
+        cut -= 1
+    batch, m_axes, n_axes = rows[:cut], rows[cut:-1], rows[-1:]
+    if last.extent == const_index(1) and any(a.extent != const_index(1) for a in m_axes):
+        left, right, m_axes, n_axes = right, left, n_axes, m_axes
+    m, n = _merged("m", m_axes), _merged("n", n_axes)
+    extents = {a.var: a.extent for a in (*batch, m, n, k)}
+    return Contraction(
+        node,
+        batch,
+        m_axes,
+        n_axes,
+        m,
+        n,
+        k,
+        _factor(group, left, m_axes, m, k, extents),
+        _factor(group, right, n_axes, n, k, extents),
+    )
+
+
+def _merged(name: str, axes: Sequence[Axis]) -> Axis:
+    """Return one axis that walks all of `axes`; of a single one, itself."""
+    if len(axes) == 1:
+        return axes[0]
+    extent: Expr = const_index(1)
+    for a in axes:
+        extent = extent * a.extent
+    return Axis(Var(name, INDEX, 0), simplify_index(extent))
+
+
+def _demanded(e: Expr, demands: Iterable[Demand]) -> tuple[Expr, tuple[Demand, ...]]:
+    used = free_vars(e)
+    return e, tuple(d for d in demands if d.var in used)
+
+
+def _depends(e: Expr, demands: Sequence[Demand], axis: Axis) -> bool:
+    read = [i for d in demands for i in (*d.at, *(() if d.cond is None else (d.cond,)))]
+    return axis.extent != const_index(1) and any(axis.var in free_vars(x) for x in (e, *read))
+
+
+def _factor(
+    group: FusionGroup,
+    part: tuple[Expr, tuple[Demand, ...]],
+    axes: Sequence[Axis],
+    merged: Axis,
+    k: Axis,
+    extents: Extents,
+) -> Factor:
+    expr, demands = part
+    parts = unflatten_index(merged.var, [a.extent for a in axes], extents)
+    renamed = dict(zip((a.var for a in axes), parts, strict=True))
+    reads = _reads(demands, set(group.leaves))
+    walks = [_walk(node, tuple(substitute_all(i, renamed) for i in at), merged, k, extents) for node, at in reads]
+    place = walks[0] if len(walks) == 1 and _is_element(expr, demands, set(group.leaves)) else None
+    if place is not None and const_index(0) in (place.across, place.along):
+        place = None  # one element for many: a matrix only once it is copied
+    return Factor(expr, demands, place, _unit([w for w in walks if w is not None]))
+
+
+def _reads(demands: Iterable[Demand], leaves: Collection[Node]) -> list[tuple[Node, Subscripts]]:
+    """Return the elements of leaves that `demands` come down to."""
+    found: list[tuple[Node, Subscripts]] = []
+    stack = [(d.node, d.at) for d in demands]
+    seen = set(stack)
+    while stack:
+        node, at = stack.pop()
+        if node in leaves:
+            found.append((node, at))
+            continue
+        if literal_of(node) is not None:
+            continue
+        for d in trace(node, at).demands:
+            if (d.node, d.at) not in seen:
+                seen.add((d.node, d.at))
+                stack.append((d.node, d.at))
+    return found
+
+
+def _is_element(expr: Expr, demands: Sequence[Demand], leaves: Collection[Node]) -> bool:
+    """Tell whether `expr` is an element of a leaf, moved perhaps, but neither computed nor chosen by a condition."""
+    while len(demands) == 1 and expr is demands[0].var and demands[0].cond is None:
+        (d,) = demands
+        if d.node in leaves:
+            return True
+        expr, demands = trace(d.node, d.at)
+    return False
+
+
+def _walk(node: Node, at: Subscripts, merged: Axis, k: Axis, extents: Extents) -> InPlace | None:
+    """Return how the element of `node` at subscripts `at` moves through its array, if in even steps."""
+    flat = flat_index(at, node.shape, extents)
+    split = [split_linear(flat, v, extents) for v in (merged.var, k.var)]
+    if any(x is None or free_vars(x[0]) & set(extents) for x in split):
+        return None
+    across, along = (x[0] for x in split if x is not None)
+    # An axis of one element has no step; one as long as the other axis keeps accesses inside the matrix.
+    across = k.extent if merged.extent == const_index(1) else across
+    along = merged.extent if k.extent == const_index(1) else along
+    return InPlace(node, flat, across, along)
+
+
+def _unit(walks: Sequence[InPlace]) -> str | None:
+    one = const_index(1)
+    if any(w.along == one for w in walks):
+        return "along"
+    return "across" if any(w.across == one for w in walks) else None

@@ -1,0 +1,170 @@
+"""The innermost part of matrix products: a register tile, as a small kernel that many kernels call.
+
+    kernel multiply_f32_6x64(a, b, c; rows, cols, depth, lda, ldb, ldc, first):
+      c[r, l] = (0 if first == 0 else c[r, l]) + sum over k of a[r, k] * b[k, l]        r < rows <= 6, l < cols <= 64
+
+Each element is one chain of Fma over increasing k, continued from `c`, so neither the tile nor where k is cut changes
+a bit. The tile is in registers, one row of `b` at a time is loaded and used for every row of `a`. At the edges of a matrix
+`rows` and `cols` say how much of the tile is there; rows that are not repeat the last one and are not stored.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from jitflow.dtypes import DType, bool_
+from jitflow.expr import (
+    INDEX,
+    Binary,
+    Buffer,
+    Expr,
+    Fma,
+    Load,
+    Select,
+    Var,
+    compare,
+    const,
+    const_index,
+    minimum,
+    type_of,
+)
+from jitflow.simplify import simplify_index
+from lowering.loop_ir import Alloc, Body, For, If, Kernel, Let, LoopKind, Stmt, Store
+
+#: How the left factor lies in memory: its rows or its columns are contiguous.
+LeftForm: TypeAlias = Literal["rows", "columns"]
+
+
+def loop(name: str, extent: Expr | int, make: Callable[[Expr], Body], kind: LoopKind = "serial") -> Body:
+    """Return a loop over `extent` with body ``make(variable)``; just the body if it runs once, nothing if never."""
+    count = simplify_index(extent)
+    if count == const_index(0):
+        return ()
+    if count == const_index(1) and kind != "parallel":
+        return make(const_index(0))
+    var = Var(name, INDEX, 0)
+    return (For(var, count, make(var), kind),)
+
+
+@functools.cache
+def microkernel(
+    dtype: DType, mr: int, nr: int, *, left: LeftForm = "rows", ragged: bool = False, masks: bool = True
+) -> Kernel:
+    """Return the kernel of an `mr` x `nr` tile; see the module docstring. The same arguments give the same object.
+
+    Its dims are ``rows, cols, depth, lda, ldb, ldc, first``; `lda`, `ldb`, `ldc` are the distances of rows (of columns,
+    where `left` is ``columns``) in elements. Rows of `b` are read up to `nr`; if `ragged`, only up to `cols`. With `masks`,
+    edges are masked loads and stores, else they take a way of their own through memory.
+    """
+    rows, cols, depth, lda, ldb, ldc, first = dims = tuple(
+        Var(name, INDEX, 0) for name in ("rows", "cols", "depth", "lda", "ldb", "ldc", "first")
+    )
+    a = Buffer("a", dtype, (rows, lda) if left == "rows" else (depth, lda))
+    b = Buffer("b", dtype, (depth, ldb))
+    c = Buffer("c", dtype, (rows, ldc))
+    acc = Buffer("acc", dtype, (mr, nr), "register")
+    row = Buffer("row", dtype, (nr,), "register")
+    there = Buffer("there", bool_, (nr,), "register")
+    zero = const(0, dtype)
+
+    def across(make: Callable[[Expr], Body]) -> Body:
+        return loop("l", nr, make, "vectorized")
+
+    def whole(make: Callable[[Expr, Expr], Stmt]) -> Body:
+        return loop("r", mr, lambda r: across(lambda l: (make(r, l),)), "unrolled")
+
+    def step(k: Expr) -> Body:
+        def load(l: Expr) -> Body:
+            value: Expr = Load(b, (k, l))
+            if ragged:
+                value = Select(Load(there, (l,)), value, zero)
+            return (Store(row, (l,), value),)
+
+        def multiply(r: Expr) -> Body:
+            x = Var("x", type_of(dtype))
+            at = minimum(r, rows - 1)
+            return (
+                Let(x, Load(a, (at, k) if left == "rows" else (k, at))),
+                *across(lambda l: (Store(acc, (r, l), Fma(x, Load(row, (l,)), Load(acc, (r, l)))),)),
+            )
+
+        return (Alloc(row), *across(load), *loop("r", mr, multiply, "unrolled"))
+
+    edges = _masked_edges if masks else _tile_edges
+    start, end = edges(acc, c, rows, cols, whole)
+
+    def clear(l: Expr) -> Body:
+        # One loop for both, so that the masks have as many lanes as the vectors they are for.
+        mask: Body = (Store(there, (l,), compare("lt", l, cols)),) if ragged else ()
+        return (*mask, *loop("r", mr, lambda r: (Store(acc, (r, l), zero),), "unrolled"))
+
+    body: Body = (
+        Alloc(acc),
+        *((Alloc(there),) if ragged else ()),
+        *across(clear),
+        If(compare("ne", first, 0), start),
+        *loop("k", depth, step),
+        *end,
+    )
+    words = ["multiply", dtype.short, f"{mr}x{nr}"]
+    words += ["columns"] * (left == "columns") + ["ragged"] * ragged
+    return Kernel("_".join(words), (a, b, c), dims, body, frozenset((a, b)))
+
+
+_Whole: TypeAlias = "Callable[[Callable[[Expr, Expr], Stmt]], Body]"
+
+
+def _masked_edges(acc: Buffer, c: Buffer, rows: Expr, cols: Expr, whole: _Whole) -> tuple[Body, Body]:
+    """Return how the part of the tile that is there is read from and written to `c`, with masks."""
+
+    def part(make: Callable[[Expr, Expr], Stmt]) -> Body:
+        mr, nr = acc.shape
+
+        def column(l: Expr) -> Body:
+            inner = loop("r", mr, lambda r: (If(compare("lt", r, rows), (make(r, l),)),), "unrolled")
+            return (If(compare("lt", l, cols), inner),)
+
+        return loop("l", nr, column, "vectorized")
+
+    return (
+        part(lambda r, l: Store(acc, (r, l), Load(c, (r, l)))),
+        part(lambda r, l: Store(c, (r, l), Load(acc, (r, l)))),
+    )
+
+
+def _tile_edges(acc: Buffer, c: Buffer, rows: Expr, cols: Expr, whole: _Whole) -> tuple[Body, Body]:
+    """Return the same without masks: a partial tile goes through a copy, element by element."""
+    mr, nr = acc.shape
+    tile = Buffer("tile", acc.dtype, acc.shape, "stack", 64)
+    full = Binary("and", compare("eq", rows, mr), compare("eq", cols, nr))
+
+    def part(make: Callable[[Expr, Expr], Stmt]) -> Body:
+        return loop("r", rows, lambda r: loop("l", cols, lambda l: (make(r, l),)))
+
+    start: Body = (
+        If(
+            full,
+            whole(lambda r, l: Store(acc, (r, l), Load(c, (r, l)))),
+            (
+                Alloc(tile),
+                *whole(lambda r, l: Store(tile, (r, l), const(0, acc.dtype))),
+                *part(lambda r, l: Store(tile, (r, l), Load(c, (r, l)))),
+                *whole(lambda r, l: Store(acc, (r, l), Load(tile, (r, l)))),
+            ),
+        ),
+    )
+    out = Buffer("tile", acc.dtype, acc.shape, "stack", 64)
+    end: Body = (
+        If(
+            full,
+            whole(lambda r, l: Store(c, (r, l), Load(acc, (r, l)))),
+            (
+                Alloc(out),
+                *whole(lambda r, l: Store(out, (r, l), Load(acc, (r, l)))),
+                *part(lambda r, l: Store(c, (r, l), Load(out, (r, l)))),
+            ),
+        ),
+    )
+    return start, end

@@ -1,0 +1,200 @@
+"""A contraction group and a target into a :class:`Schedule`: form, register tile, blocks, packing, and the reasons.
+
+Chosen from what is declared (dtypes, literal extents, strides) and the target's facts; the same declaration gives the
+same code on any machine. The cost of a register tile of `mr` rows and `nv` vectors, in cycles per k, is a tenth of a cycle
+per load (one of each row's element, one of each vector) and the largest of
+
+- ``mr * nv / 2``: two fused multiply-adds per cycle;
+- 0.7 per load: what a tile of one vector reaches that does nothing but load (24x16 of f32: 148 of 210 GFLOP/s);
+- 4: the latency of a multiply-add, which the next one of the same element waits for;
+
+and a tile of which only a part is there costs the same. That orders the measured tiles: 6x64 198, 8x48 194, 12x32 187,
+4x64 171, 4x32 163 GFLOP/s. `mr * nv` accumulators, a row of vectors and one element must fit the registers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from jitflow.dtypes import DType
+from jitflow.expr import Const, Expr
+from jitflow.record import record
+from lowering.analysis.contraction import Contraction, Factor, contraction_of
+from lowering.fuse import FusionGroup
+from lowering.microkernel import LeftForm
+from lowering.target import Target
+
+#: ``packed``: register tiles on panels of the right factor; ``direct``: the same on the right factor as it lies;
+#: ``vector``: few rows times a matrix read once, row by row; ``dots``: few rows times a matrix whose columns are
+#: contiguous; ``strips``: one chain per element (`lowering.build`), for everything else.
+Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "strips"]
+
+#: Bytes of k of one panel element: 1536 bytes times a tile's width stay in the second cache beside the rest, and a tile
+#: runs long enough (384 steps of f32) that reading and writing it is below 2%.
+DEPTH_BYTES = 1536
+#: Rows whose block of the left factor (``STRIP_ROWS * DEPTH_BYTES`` = 288 KB) is reused from the second cache.
+STRIP_ROWS = 192
+#: Rows and columns of one parallel block: packing a right factor costs about 0.3 ns per element against 0.01 ns per
+#: row, so a few hundred rows pay for it, and as many blocks as possible feed the workers.
+BLOCK_ROWS, BLOCK_COLS = 768, 512
+#: Bytes of a right factor that stays in the first cache, or near, whatever its layout: packing would only cost.
+SMALL_BYTES = 64 << 10
+#: A left factor with rows this many bytes apart falls into few cache sets: it is copied to rows that do not.
+BAD_STRIDE = 4096
+#: Rows up to which a matrix is read once and not packed.
+FEW_ROWS = 4
+#: Accumulators of a tile: more than enough to hide latency, and they leave registers for the operands.
+ACCUMULATORS = 24
+#: Stands for an extent that is not known when comparing tiles: so many that edges do not count.
+UNKNOWN = 1 << 16
+
+
+@record
+class Schedule:
+    """How a contraction is computed.
+
+    `mr` x `nr` is the register tile, `rest` the height of a second one for what is left of the rows (0: none), `kc` the
+    depth of a panel, `mc` the rows that share it, `block_m` x `block_n` the part of the result that one iteration of
+    the parallel loop computes. `pack_a`: the left factor is copied to a block whose rows (or columns: `left`) are
+    contiguous; `pack_b`: the right factor is copied to panels of `nr` columns. `masks`: edges by masked vectors.
+    """
+
+    form: Form
+    mr: int = 1
+    nr: int = 1
+    rest: int = 0
+    kc: int = 0
+    mc: int = 0
+    block_m: int = 0
+    block_n: int = 0
+    pack_a: bool = False
+    pack_b: bool = False
+    left: LeftForm = "rows"
+    masks: bool = True
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line for dumps."""
+        sizes = f" {self.mr}x{self.nr}" + (f"+{self.rest}" if self.rest else "") + f" kc {self.kc} mc {self.mc}"
+        sizes += f" block {self.block_m}x{self.block_n}"
+        words = [self.form + (sizes if self.form in ("packed", "direct") else ""), *self.reasons]
+        return "; ".join(words)
+
+
+def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
+    """Return the schedule of the contraction of `group` for `target`."""
+    c = contraction_of(group)
+    if c is None:
+        return _strips("its factors depend on rows and columns alike")
+    dtype = c.node.dtype
+    if not dtype.is_float or dtype.itemsize < 4:
+        return _strips(f"no register tiles of {dtype}")
+    if any(d.node.dtype is not dtype for f in (c.left, c.right) for d in f.demands):
+        return _strips("factors of another dtype")
+    m, n, k = (_literal(a.extent) for a in (c.m, c.n, c.k))
+    if m == 0 or n == 0:
+        return _strips("no elements")
+    if m is not None and m <= FEW_ROWS:
+        return _few_rows(c, m)
+    lanes = target.lanes(dtype)
+    masks = target.can_mask(dtype)
+    mr, nv, rest = _tile(m, n, lanes, target)
+    nr = nv * lanes
+    direct = _is_small(c.right, n, k, dtype) and (masks or (n is not None and n % nr == 0))
+    pack_a, left, why = _left(c.left, n, dtype)
+    reasons = (
+        f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
+        why,
+        f"right factor of {k} x {n} read in place" if direct else "right factor packed",
+    )
+    return Schedule(
+        "direct" if direct else "packed",
+        mr,
+        nr,
+        rest,
+        DEPTH_BYTES // dtype.itemsize,
+        STRIP_ROWS,
+        _block(m, BLOCK_ROWS, mr),
+        _block(n, BLOCK_COLS, nr),
+        pack_a,
+        not direct,
+        left,
+        masks,
+        reasons,
+    )
+
+
+def _strips(why: str) -> Schedule:
+    return Schedule("strips", reasons=(why,))
+
+
+def _literal(e: Expr) -> int | None:
+    return int(e.value) if isinstance(e, Const) else None
+
+
+def _few_rows(c: Contraction, m: int) -> Schedule:
+    rows = "one row" if m == 1 else f"{m} rows"
+    if c.right.unit == "along":
+        return Schedule("dots", mr=m, reasons=(f"{rows}, and a matrix whose columns are contiguous",))
+    return Schedule("vector", mr=m, reasons=(f"{rows}: the matrix is read once",))
+
+
+def _tile(m: int | None, n: int | None, lanes: int, target: Target) -> tuple[int, int, int]:
+    """Return the rows and vectors of the cheapest register tile, and the height of the tile for what is left."""
+    # Without FMA each product needs a register of its own.
+    free = target.vector_registers - 1 - (not target.has_fma)
+    tiles = []
+    for nv in (4, 3, 2, 1):
+        mr = min((free - nv) // nv, ACCUMULATORS // nv, 16)
+        if m is not None and m <= mr:
+            tiles.append((m, nv, 0))
+        elif mr > 1:
+            tiles.append((mr, nv, _rest(m, mr, nv)))
+    return min(tiles, key=lambda t: _cycles(m or UNKNOWN, n or UNKNOWN, lanes, *t))
+
+
+def _rest(m: int | None, mr: int, nv: int) -> int:
+    """Return the height of the tile for the rows that are left by tiles of `mr`, 0 if another of these will do."""
+    least = -(-8 // nv)  # accumulators that keep two units with a latency of 4 busy
+    left = mr if m is None else m % mr
+    if left == 0 or 2 * least > mr:
+        return 0
+    return least if m is None else max(left, least) % mr
+
+
+def _cycles(m: int, n: int, lanes: int, mr: int, nv: int, rest: int) -> float:
+    """Return the cycles per k of tiles on `m` rows and `n` columns."""
+
+    def tile(rows: int) -> float:
+        loads = rows + nv
+        return max(rows * nv / 2, 0.7 * loads, 4) + loads / 10
+
+    tall, left = divmod(m, mr)
+    height = rest or mr
+    return -(-n // (nv * lanes)) * (tall * tile(mr) + -(-left // height) * tile(height))
+
+
+def _left(f: Factor, n: int | None, dtype: DType) -> tuple[bool, LeftForm, str]:
+    """Return whether to copy the left factor to a block, along what its rows are, and why."""
+    form: LeftForm = "columns" if f.unit == "across" else "rows"
+    if f.place is None or f.unit is None:
+        return True, form, "left factor computed into a block"
+    stride = _literal(f.place.across if form == "rows" else f.place.along)
+    if stride is not None and stride * dtype.itemsize % BAD_STRIDE == 0 and (n is None or n > BLOCK_COLS):
+        return True, form, f"left factor copied: its rows are {stride * dtype.itemsize} bytes apart"
+    return False, form, "left factor read in place"
+
+
+def _is_small(f: Factor, n: int | None, k: int | None, dtype: DType) -> bool:
+    if f.place is None or f.unit != "across" or n is None or k is None:
+        return False
+    return n * k * dtype.itemsize <= SMALL_BYTES
+
+
+def _block(extent: int | None, most: int, step: int) -> int:
+    """Return the size of equal blocks of an extent, a multiple of `step`."""
+    most = max(step, most // step * step)
+    if extent is None:
+        return most
+    count = max(1, -(-extent // most))
+    return max(step, -(-extent // count // step) * step) if extent else step
