@@ -33,6 +33,7 @@ from jitflow.expr import (
     Type,
     Unary,
     Var,
+    const,
     type_of,
 )
 from jitflow.record import walk
@@ -147,6 +148,8 @@ class ExprEmitter(IndexEmitter):
         # Lane by lane: both arms are computed, each load under the mask of its own arm.
         test, mask = self.value(cond), vector_text("i1", lanes)
         a = self._guarded(test, lanes, e.a)
+        if isinstance(e.a, Load) and e.b == const(0, e.type):
+            return a  # lanes of a masked load that are off are zero already
         inverse = self.inst(f"xor {mask} {test}, splat (i1 true)") if has_load(e.b) else ""
         b = self._guarded(inverse, lanes, e.b)
         return emit_arith.select(self, test, e.type, a, b, cond_lanes=lanes)

@@ -64,10 +64,24 @@ def run_pipeline(kernel: Kernel, target: Target, *, observer: Observer | None = 
     `check` verifies before the first and after each pass. Raises CompilerBug with the kernel as it was before the pass
     that failed.
     """
-    callees = tuple(_run(k, target, GPU if target.is_gpu else MICROKERNEL, observer, check) for k in kernel.callees)
+    callees = tuple(_run_microkernel(k, target, observer, check) for k in kernel.callees)
     if any(new is not old for new, old in zip(callees, kernel.callees, strict=True)):
         kernel = Kernel(kernel.name, kernel.params, kernel.dims, kernel.body, kernel.reads, kernel.notes, callees)
     return _run(kernel, target, passes(target), observer, check)
+
+
+_MICROKERNELS: dict[tuple[int, Target, bool], tuple[Kernel, Kernel]] = {}
+
+
+def _run_microkernel(kernel: Kernel, target: Target, observer: Observer | None, check: bool) -> Kernel:
+    """Return microkernel `kernel` after its passes: the same object each time, so that a module defines it once."""
+    key = (id(kernel), target, check)
+    found = _MICROKERNELS.get(key)
+    if found is None:
+        final = _run(kernel, target, GPU if target.is_gpu else MICROKERNEL, observer, check)
+        # Keeping the kernel keeps its identity from being given to another one.
+        found = _MICROKERNELS.setdefault(key, (kernel, final))
+    return found[1]
 
 
 def _run(

@@ -11,8 +11,8 @@ variable, with a literal factor. A condition that also uses variables of loops i
 one breakpoint and from another one on; in between it stays. A ``parallel`` loop cannot be split: its body is written
 once per part, behind an ``If``.
 
-Gives up on what is not linear, on short vectorized loops (masks are cheaper there), on loops over registers, and when
-the copies would grow past `max_nodes`.
+Gives up on what is not linear, on unrolled loops, on short vectorized loops (masks are cheaper there), on loops over
+registers, and when the copies would grow past `max_nodes`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class _Partition:
 
     def loop(self, s: For, extents: Extents) -> Body:
         """Return the parts of loop `s`."""
-        cut = None if s.kind in ("block", "thread") else self.cut(s, s.body, extents)
+        # Parts of an unrolled loop would have symbolic extents, and then nothing could unroll them.
+        cut = None if s.kind in ("block", "thread", "unrolled") else self.cut(s, s.body, extents)
         if s.kind == "parallel":
             inner = self.versions(s, s.body, extents, cut)
             return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis),)

@@ -189,3 +189,16 @@ kernel k(a: f32[n] read, b: f32[m] read, o: f32[n + m], n: index, m: index):
     result = partition(kernel)
     assert sum(isinstance(s, For) for s in statements(result.body)) == 5
     check_same_meaning(kernel, result, dims=[{"n": n, "m": m} for n in (0, 1, 4, 6, 9) for m in (0, 3, 8)])
+
+
+def test_an_unrolled_loop_stays_whole() -> None:
+    check_pass(
+        partition,
+        before="""
+kernel k(a: f32[n] read, o: f32[n], n: index):
+  unrolled r in 4:
+    if r < n:
+      o[r] = a[r]
+""",
+        after=None,
+    )

@@ -325,3 +325,26 @@ kernel k(a: f32[200] read, at: i64[200] read, o: f32[200], p: bool[200], n: inde
         result = vectorize(kernel, target=target, lanes=2 ** int(rng.integers(1, 5)), unroll=int(rng.integers(1, 4)))
         assert all(s.kind == "serial" for s in statements(result.body) if isinstance(s, For))
         check_same_meaning(kernel, result, dims=[{"n": int(n)} for n in (0, 1, *rng.integers(2, 90, 3))], seed=seed)
+
+
+def test_vectors_of_a_register_buffer_end_where_it_ends() -> None:
+    # 6 lanes of 4: a masked second vector would reach past the buffer, and it could not become values.
+    check_pass(
+        by_four,
+        before="""
+kernel k(a: f32[6] read, o: f32[6]):
+  alloc t: f32[6] register
+  vectorized l in 6:
+    t[l] = a[l]
+  serial i in 6:
+    o[i] = t[i]
+""",
+        after="""
+kernel k(a: f32[6] read, o: f32[6]):
+  alloc t: f32[6] register
+  t[ramp(0, 1, 4)] = a[ramp(0, 1, 4)]
+  t[ramp(4, 1, 2)] = a[ramp(4, 1, 2)]
+  serial i in 6:
+    o[i] = t[i]
+""",
+    )
