@@ -39,6 +39,11 @@ class GpuSchedule:
     item_m: int = 4
     item_n: int = 4
 
+    def with_tile(self, tile_m: int, tile_n: int) -> GpuSchedule:
+        """Return this schedule with another tile of a matrix product."""
+        fields = {f: getattr(self, f) for f in type(self).__record_fields__}  # type: ignore[attr-defined]
+        return GpuSchedule(**{**fields, "tile_m": tile_m, "tile_n": tile_n})
+
 
 def power_of_two(n: int) -> int:
     """Return the least power of two that is at least `n`."""

@@ -338,6 +338,35 @@ def test_batches_with_one_right_operand_are_one_tall_product() -> None:
     check_lines(show(kernel), "block.x b in 2:")
 
 
+@pytest.mark.parametrize("k", [0, 1, 9, 300])
+def test_a_single_row_or_column_is_folded_like_one(k: int) -> None:
+    row, column, right, left = draw(1, k), draw(k, 1), draw(k, 20), draw(20, k)
+    for a, b in [(row, right), (left, column), (row, column)]:
+        want = (a.astype(F64) @ b).astype(F32)
+        x, y = given("a", a.shape[0], "k"), given("b", "k", b.shape[1])
+        check([x @ y], {"a": a, "b": b}, [want], rtol=1e-5, atol=1e-5)
+        z = given("b", b.shape[1], "k")
+        check([x @ z.T], {"a": a, "b": b.T.copy()}, [want], rtol=1e-5, atol=1e-5)
+
+
+def test_the_matrix_beside_a_vector_is_read_as_it_lies_in_memory() -> None:
+    x = given("x", 1, "k")
+    along_n = gpu_kernels([x @ given("b", "k", "n")])[0]
+    check_lines(show(along_n), "block.x b in (n + 31) // 32:", "matmul_acc_parts: f32[8, 32] shared")
+    along_k = gpu_kernels([x @ given("w", "n", "k").T])[0]
+    check_lines(show(along_k), "block.x b in n:", "shfl_down(")
+
+
+@pytest.mark.parametrize(("m", "n"), [(9, 3), (3, 30), (17, 4), (1, 1)])
+def test_narrow_matrices_take_narrow_tiles(m: int, n: int) -> None:
+    a, b = draw(2, m, 6), draw(2, 6, n)
+    want = np.stack([chain(a[i], b[i]) for i in range(2)])
+    x, y = given("a", 2, m, 6), given("b", 2, 6, n)
+    check([x @ y], {"a": a, "b": b}, [want], rtol=1e-5 if 1 in (m, n) else 0, atol=1e-6 if 1 in (m, n) else 0)
+    text = show(gpu_kernels([given("a", "m", 6) @ given("b", 6, 10)])[0])
+    check_lines(text, "block.x b in (m + 127) // 128:", "thread.x t in 128:", "b_tile: f32[2, 16, 20] shared")
+
+
 def test_the_tiles_of_normal_size() -> None:
     a, b = draw(5, 18), draw(18, 7)
     fetches = [given("a", "m", "k") @ given("b", "k", "n")]
