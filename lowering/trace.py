@@ -224,7 +224,7 @@ class Emitter:
         renamed: dict[Var, Expr] = dict(zip(traced.expr.vars, vars, strict=True))  # type: ignore[attr-defined]
         for d in traced.demands:
             need = cond if d.cond is None else conjoin(cond, substitute_all(d.cond, renamed))
-            idx = tuple(self._settle(substitute_all(i, renamed), node, need) for i in d.at)
+            idx = tuple(self._settle(substitute_all(i, renamed), node, cond) for i in d.at)
             renamed[d.var] = self.value(d.node, idx, need)
         body = substitute_all(traced.expr.body, renamed)  # type: ignore[attr-defined]
         return traced.expr, self._settle(body, node, cond)
@@ -244,7 +244,8 @@ class Emitter:
                 extra = None if d.cond is None else substitute_all(d.cond, frame.values)
                 need = conjoin(frame.cond, extra)
                 owner = frame.key[0]
-                idx = tuple(self._settle(substitute_all(i, frame.values), owner, need) for i in d.at)
+                # An index is checked wherever the rule is asked for, also where its own Select reads nothing.
+                idx = tuple(self._settle(substitute_all(i, frame.values), owner, frame.cond) for i in d.at)
                 key = (d.node, self.canonical(idx))
                 value = self._find(key, need)
                 if value is None:
