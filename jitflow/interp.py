@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.errors import CompilerBug, JitflowError, at_site
+from jitflow.errors import CompilerBug, JitflowError, OutOfMemoryError, at_site
 from jitflow.expr import Var
 from jitflow.feeds import Array, bind_feeds
 from jitflow.graph import Node
@@ -88,6 +88,8 @@ def evaluate(node: Node, inputs: Sequence[Array], dims: Mapping[Var, int]) -> Ar
             result = np.asarray(op.numpy(*inputs, **attrs))
     except JitflowError as error:
         raise type(error)(at_site(str(error), node.site)) from None
+    except MemoryError as error:
+        raise OutOfMemoryError(at_site(f"{op.name}: {error}", node.site)) from None
     shape = tuple(evaluate_index(d, dims) for d in node.shape)
     if result.dtype != node.dtype.np or result.shape != shape:
         got = f"{result.dtype} of shape {result.shape}"

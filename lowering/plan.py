@@ -88,7 +88,8 @@ class Plan:
 
     `sizes` are the distinct symbolic axis sizes of the inputs, and `slots` the variables that hold their values: a dim
     itself, or a variable of its own for a formula. A dim is one of them or `solved` from them. `cells` are the sizes
-    in bytes of the arena's cells, `scratch` the bytes of working rows behind them, `work` an estimate in nanoseconds.
+    in bytes of the arena's cells, `scratch` the bytes of working rows behind them. The sum of `work` is an estimate in
+    nanoseconds.
     `checks` are the messages of the status slots.
     """
 
@@ -102,7 +103,7 @@ class Plan:
     steps: tuple[Step, ...]
     cells: tuple[Expr, ...]
     scratch: Expr
-    work: Expr
+    work: tuple[Expr, ...]
     checks: tuple[str, ...]
 
     @property

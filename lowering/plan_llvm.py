@@ -6,10 +6,10 @@ is then known to fit. Both are short straight-line code: branches only at guards
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jitflow.errors import CompilerBug
-from jitflow.expr import Binary, Const, Expr, as_index, const_index
+from jitflow.expr import Binary, Const, Expr, as_index
 from jitflow.simplify import simplify_index
 from lowering.llvm import kernel_abi, parallel_extent, symbol
 from lowering.loop_ir import Kernel
@@ -57,16 +57,19 @@ class _Writer:
             raise CompilerBug(f"{e!r} is no expression of the program's dims")
         a, b = self.index(e.a), self.index(e.b)
         if e.op in _WITH_OVERFLOW:
-            if not self.checked:
-                return self.put(f"{e.op} i64 {a}, {b}")
-            pair = self.put(f"call {{i64, i1}} @llvm.{_WITH_OVERFLOW[e.op]}.with.overflow.i64(i64 {a}, i64 {b})")
-            self.overflows.append(self.put(f"extractvalue {{i64, i1}} {pair}, 1"))
-            return self.put(f"extractvalue {{i64, i1}} {pair}, 0")
+            return self._operation(e.op, a, b)
         if e.op in ("min", "max"):
             return self.put(f"call i64 @llvm.s{e.op}.i64(i64 {a}, i64 {b})")
         if e.op in ("floordiv", "mod"):
             return self._divide(e.op, a, b)
         raise CompilerBug(f"no size is computed by {e.op}")
+
+    def _operation(self, op: str, a: str, b: str) -> str:
+        if not self.checked:
+            return self.put(f"{op} i64 {a}, {b}")
+        pair = self.put(f"call {{i64, i1}} @llvm.{_WITH_OVERFLOW[op]}.with.overflow.i64(i64 {a}, i64 {b})")
+        self.overflows.append(self.put(f"extractvalue {{i64, i1}} {pair}, 1"))
+        return self.put(f"extractvalue {{i64, i1}} {pair}, 0")
 
     def _divide(self, op: str, a: str, b: str) -> str:
         """Round towards minus infinity; by zero both give 0."""
@@ -86,19 +89,25 @@ class _Writer:
             result = self.put(f"add i64 {remainder}, {more}")
         return self.put(f"select i1 {zero}, i64 0, i64 {result}")
 
+    def add(self, a: str, b: str) -> str:
+        """Return the operand that holds the sum of two operands."""
+        if a.isdecimal() and b.isdecimal():
+            return str(int(a) + int(b))
+        return b if a == "0" else a if b == "0" else self._operation("add", a, b)
+
+    def total(self, terms: Iterable[Expr]) -> list[str]:
+        """Return the operands of the sums of the first 0, 1, 2, ... of `terms`.
+
+        One by one, so that no expression gets as deep as there are terms.
+        """
+        sums = ["0"]
+        for term in terms:
+            sums.append(self.add(sums[-1], self.index(simplify_index(term))))
+        return sums
+
     def slot(self, table: str, number: int) -> str:
         """Return a pointer to word `number` of `table`."""
         return self.put(f"getelementptr i64, ptr {table}, i64 {number}")
-
-
-def arena_offsets(plan: Plan) -> tuple[list[Expr], Expr, Expr]:
-    """Return the offset of each cell, that of the scratch area, and the bytes of the whole arena."""
-    offsets: list[Expr] = []
-    total: Expr = const_index(0)
-    for size in plan.cells:
-        offsets.append(total)
-        total = simplify_index(total + size)
-    return offsets, total, simplify_index(total + plan.scratch)
 
 
 def emit_measure(plan: Plan, name: str) -> str:
@@ -115,13 +124,14 @@ def emit_measure(plan: Plan, name: str) -> str:
         bad = w.put(f"icmp ne i64 {w.index(g.left)}, {w.index(g.right)}")
         w.lines.append(f"  br i1 {bad}, label %bad{number}, label %good{number}\ngood{number}:")
         blocks.append(f"bad{number}:\n  ret i32 {number + 1}")
-    _, _, total = arena_offsets(plan)
-    sizes = [total, plan.work]
+    arena = w.total([*plan.cells, plan.scratch])[-1]
     for node in plan.outputs:
         w.index(nbytes_of(node))  # noticed if it overflows
-        sizes += [as_index(d) for d in node.shape]
-    values = [w.index(simplify_index(s)) for s in sizes]
-    # The estimate of work saturates rather than refusing the run; its own overflow is caught with the rest.
+    shapes = [w.index(simplify_index(as_index(d))) for node in plan.outputs for d in node.shape]
+    # Last, since what is not noticed must not be used by anything else: an estimate may overflow.
+    noticed = len(w.overflows)
+    values = [arena, w.total(plan.work)[-1], *shapes]
+    del w.overflows[noticed:]
     for k, value in enumerate(values):
         w.lines.append(f"  store i64 {value}, ptr {w.slot('%sizes', k)}")
     flag = "false"
@@ -138,7 +148,7 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     w = _Writer(checked=False)
     for k, var in enumerate(plan.dims):
         w.names[var] = w.put(f"load i64, ptr {w.slot('%dims', k)}")
-    offsets, scratch_at, _ = arena_offsets(plan)
+    *offsets, scratch_at = w.total(plan.cells)
     if x86:
         w.lines += [
             "  %saved = alloca i32",
@@ -154,8 +164,7 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     def pointer(place: Place) -> str:
         if place not in pointers:
             if place.space == "arena":
-                offset = w.index(offsets[place.number])
-                pointers[place] = w.put(f"getelementptr i8, ptr %arena, i64 {offset}")
+                pointers[place] = w.put(f"getelementptr i8, ptr %arena, i64 {offsets[place.number]}")
             else:
                 at = w.put(f"getelementptr ptr, ptr %{place.space}s, i64 {place.number}")
                 pointers[place] = w.put(f"load ptr, ptr {at}")
@@ -192,7 +201,7 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
 
 
 def _launch(
-    w: _Writer, kernel: Kernel, pointers: Sequence[str], dims: Sequence[Expr], status: int | None, scratch_at: Expr
+    w: _Writer, kernel: Kernel, pointers: Sequence[str], dims: Sequence[Expr], status: int | None, scratch_at: str
 ) -> None:
     abi = kernel_abi(kernel)
     arguments = [f"ptr {p}" for p in pointers]
@@ -200,7 +209,7 @@ def _launch(
         arguments.append(f"ptr {w.slot('%status', status)}")
     arguments += [f"i64 {w.index(d)}" for d in dims]
     if abi.has_scratch:
-        arguments.append(f"ptr {w.put(f'getelementptr i8, ptr %arena, i64 {w.index(scratch_at)}')}")
+        arguments.append(f"ptr {w.put(f'getelementptr i8, ptr %arena, i64 {scratch_at}')}")
     if abi.is_parallel:
         extent = parallel_extent(kernel)
         assert extent is not None

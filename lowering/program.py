@@ -367,16 +367,17 @@ def _check_message(node: Node, names: Mapping[Node, str]) -> str:
     return at_site(text, node.site)
 
 
-def _work(groups: Sequence[FusionGroup], fetches: Sequence[Node]) -> Expr:
+def _work(groups: Sequence[FusionGroup], fetches: Sequence[Node]) -> tuple[Expr, ...]:
     """Return a rough estimate of the nanoseconds that `groups` take: 16 simple element operations, 32 FMAs each."""
-    total: Expr = const_index(0)
+    weights: dict[Expr, int] = {}
     for g in groups:
         points = as_index(element_count([_dim(a.extent) for a in (*g.rows, *g.inner)]))
-        weight = 1 if g.contract is not None else 1 + sum(COSTLY if n.op.costly else 1 for n in g.members)
-        total = total + points * weight // (32 if g.contract is not None else 16)
+        weight = 1 if g.contract is not None else 2 * (1 + sum(COSTLY if n.op.costly else 1 for n in g.members))
+        weights[points] = weights.get(points, 0) + weight
     for node in fetches:
-        total = total + nbytes_of(node) // 16
-    return simplify_index(total)
+        nbytes = nbytes_of(node)
+        weights[nbytes] = weights.get(nbytes, 0) + 2
+    return tuple(simplify_index(points * weight // 32) for points, weight in weights.items())
 
 
 def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:

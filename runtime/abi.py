@@ -6,7 +6,7 @@ A *program* is native code with two C functions, named by its :class:`ProgramSig
     `dims` are i64 slots. The caller fills the first ``n_bound`` from the shapes of the inputs; the program may fill
     others that follow from them. It checks every guard, writes to `sizes` the bytes of arena it needs, an estimate of
     its work in nanoseconds, then the shapes of the outputs one after another, and returns 0, or 1 + g when guard `g`
-    failed.
+    failed. The guard after the last one stands for a number of bytes that 63 bits do not hold.
 ``i32 run(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status)``
     `inputs`, `outputs` and `consts` are tables of data pointers: C-contiguous, aligned to their element, native byte
     order; outputs overlap nothing else. The arena is 64-byte aligned, or null when no byte of it is needed. `status`

@@ -32,6 +32,7 @@ from jitflow.errors import (
     FeedError,
     FeedTypeError,
     IndexRangeError,
+    JitflowError,
     OutOfMemoryError,
     at_site,
 )
@@ -267,8 +268,10 @@ def bind_dims(arrays: Sequence[Array], signature: ProgramSignature) -> ctypes.Ar
     return dims
 
 
-def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignature) -> FeedError:
+def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignature) -> JitflowError:
     shapes = ", ".join(f"{x.name!r} {a.shape}" for x, a in zip(signature.inputs, arrays, strict=True))
+    if guard == len(signature.guards):
+        return OutOfMemoryError(f"results or intermediate results need 2**63 bytes or more\n  given: {shapes}")
     return FeedError(f"{signature.guards[guard]}\n  given: {shapes}")
 
 
