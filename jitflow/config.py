@@ -33,21 +33,16 @@ class Config:
     dump : tuple of str
         Passes or stages whose IR is printed when it changed; ``all`` is every one of them.
     dump_dir : str or None
-        Folder to write dumps to instead of printing them.
-    override_dir : str or None
-        Folder of edited stage files, each taken instead of the stage's output of the same name.
+        Folder to write dumps to instead of printing them; all of them, if `dump` names none.
     verify : bool
         Check the IR after every pass (LLVM's own verifier always runs).
     time : bool
         Print a table of pass and compile times.
-    trace : tuple of str
-        Events to print one line for: ``simplify``, ``cache``, ``launch``.
     target_cpu : str or None
         CPU to compile for, such as ``x86-64-v3``; None is this machine's.
     threads : int or None
-        Workers of a session that does not say itself; None is the number of cores.
-    cache_dir : str or None
-        Folder of the compile cache; None is the platform's usual place, ``off`` is no cache on disk.
+        The most workers of a session that does not say itself; None is the number of cores. Results do not depend on
+        it.
     debug_poison : bool
         Fill scratch memory with NaN before each run, so that reading what was not written shows.
     fuse : bool
@@ -58,13 +53,10 @@ class Config:
 
     dump: tuple[str, ...] = _knob((), "JITFLOW_DUMP")
     dump_dir: str | None = _knob(None, "JITFLOW_DUMP_DIR")
-    override_dir: str | None = _knob(None, "JITFLOW_OVERRIDE", code=True)
     verify: bool = _knob(False, "JITFLOW_VERIFY")
     time: bool = _knob(False, "JITFLOW_TIME")
-    trace: tuple[str, ...] = _knob((), "JITFLOW_TRACE")
     target_cpu: str | None = _knob(None, "JITFLOW_TARGET_CPU", code=True)
     threads: int | None = _knob(None, "JITFLOW_THREADS")
-    cache_dir: str | None = _knob(None, "JITFLOW_CACHE_DIR")
     debug_poison: bool = _knob(False, "JITFLOW_DEBUG_POISON", code=True)
     fuse: bool = _knob(True, "JITFLOW_FUSE", code=True)
     fast_math: bool = _knob(False, None, code=True)
@@ -72,10 +64,6 @@ class Config:
     def dumps(self, stage: str) -> bool:
         """Tell whether the IR after pass or stage `stage` is to be dumped."""
         return "all" in self.dump or stage in self.dump
-
-    def traces(self, event: str) -> bool:
-        """Tell whether events called `event` are to be printed."""
-        return event in self.trace
 
     def changed(self) -> dict[str, Any]:
         """Return the knobs that are not at their defaults."""

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,12 @@ from jitflow.rewrite import rewrite
 from jitflow.structure import find_node, flatten, mirror, rebuild
 from jitflow.tensor import as_tensor
 from lowering.gpu_program import GpuProgram, lower_gpu
-from lowering.program import Program, find_static, lower
+from lowering.plan import Packed
+from lowering.program import Program, find_static, lower, pack_program
 from lowering.target import Target, from_name, host
 from runtime.buffers import ArenaPool, check_out, check_outs_apart
 from runtime.cpu import load_object
-from runtime.entry import LIST, LoadedProgram, Structure, make_entry
+from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
 
 #: More nodes than this are refused: compiling them would take hours.
 MAX_NODES = 1_000_000
@@ -58,7 +60,8 @@ class Session:
     threads : int, optional
         Workers to use at most. Results do not depend on it.
     fast_math : bool
-        Allow float identities that are not exact.
+        Allow float identities that are not exact, such as multiplying by the inverse of a constant divisor. Without
+        it results are the same bits on every run.
     specialize : None
         Reserved for fixing symbolic dims at compile time.
     load : bool
@@ -95,7 +98,7 @@ class Session:
             raise LimitError(f"threads must be a positive number, got {threads!r}")
         if specialize is not None:
             raise GraphError("specialize is reserved: so far every symbolic dim stays symbolic")
-        self._config: Config = current()
+        self._config: Config = replace(current(), fast_math=fast_math or current().fast_math)
         self._target = _target_of(device, self._config)
         if load and self._target.is_gpu:
             raise DeviceError(
@@ -115,6 +118,7 @@ class Session:
         self._programs: dict[tuple[frozenset[Node], frozenset[Node]], _Compiled] = {}
         self._loaded: list[LoadedProgram] = []
         self._values: dict[Node, np.ndarray[Any, Any]] = {}
+        self._packed: dict[tuple[Node, str], np.ndarray[Any, Any]] = {}
         self._functions: dict[tuple[tuple[Node, ...], tuple[Node, ...]], _Compiled] = {}
         self._times: list[Timing] = []
         self._compilations = 0
@@ -343,7 +347,7 @@ class Session:
         fed = set(feeds)
         original = toposort(fetches, fed)
         log.start_rewrite(fetches)
-        replaced = rewrite(fetches, feeds, log.graph_pass)
+        replaced = rewrite(fetches, feeds, log.graph_pass, fast_math=config.fast_math)
         log.clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
         inputs = [replaced[f] for f in feeds]
         wanted = [replaced[f] for f in fetches]
@@ -369,7 +373,7 @@ class Session:
         if not self._load or isinstance(program, GpuProgram):
             log.finish()
             return _Compiled(program, None, tuple(feeds), results, None)
-        consts = [self._value(n, names) for n in program.plan.consts]
+        consts = self._consts(program, log)
         code = load_object(program.object_code())
         loaded = LoadedProgram(program.signature, code, consts)
         with self._lock:
@@ -442,11 +446,27 @@ class Session:
             check=self._config.verify,
             clock=log.clock,
         )
-        consts = [self._value(n, names) for n in program.plan.consts]
-        loaded = LoadedProgram(program.signature, load_object(program.object_code()), consts)
-        (value,) = make_entry(loaded, LIST, arena=self._arenas, native=False)()
+        (value,) = self._run_once(program, log)
+        return value
+
+    def _consts(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
+        """Return the constants of `program`, packing those that no program of this session has packed before."""
+        missing = [c for c in program.plan.consts if isinstance(c, Packed) and (c.node, c.layout) not in self._packed]
+        if missing:
+            packing = pack_program(missing, program.names, self._target, log.clock)
+            for c, array in zip(missing, self._run_once(packing, log), strict=True):
+                self._packed[c.node, c.layout] = array
+        return [
+            self._packed[c.node, c.layout] if isinstance(c, Packed) else self._value(c, program.names)
+            for c in program.plan.consts
+        ]
+
+    def _run_once(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
+        """Run a program without inputs and let go of it."""
+        loaded = LoadedProgram(program.signature, load_object(program.object_code()), self._consts(program, log))
+        results = PortableEntry(loaded, LIST, self._arenas).run_arrays(())
         loaded.close()
-        return value  # type: ignore[no-any-return]
+        return results
 
 
 _NOT_LOADED = "the session was created with load=False: it can be dumped, not run"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from jitflow.dtypes import DType
 from jitflow.errors import GraphError, at_site
 from jitflow.expr import INDEX, Const, Expr, Var, as_index, const_index, maximum
 from jitflow.graph import Node
@@ -83,6 +84,17 @@ class Solved:
 
 
 @record
+class Packed:
+    """The factor of a matrix product that is packed once, when a session starts: `kernel` packs the array of `node`."""
+
+    node: Node
+    dtype: DType
+    shape: tuple[int, ...]
+    layout: str
+    kernel: Kernel
+
+
+@record
 class Plan:
     """A whole program as data; see the module docstring.
 
@@ -94,7 +106,7 @@ class Plan:
     """
 
     inputs: tuple[Node, ...]
-    consts: tuple[Node, ...]
+    consts: tuple[Node | Packed, ...]
     outputs: tuple[Node, ...]
     sizes: tuple[Expr, ...]
     slots: tuple[Var, ...]
@@ -195,7 +207,7 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
         ("outputs", "output", plan.outputs),
     ):
         lines.append(f"  {title}:")
-        lines += [f"    {space}[{k}] {names.get(n, n.op.name)}: {n.type!r}" for k, n in enumerate(nodes)]
+        lines += [f"    {space}[{k}] {_array_text(x, names)}" for k, x in enumerate(nodes)]
     lines.append("  dims:")
     lines += [f"    {v.name} = the size {dim_text(s)} of an input" for s, v in zip(plan.sizes, plan.slots, strict=True)]
     lines += [f"    {s.var.name} = ({s.slot.name} - {dim_text(_dim(s.rest))}) // {s.factor}" for s in plan.solved]
@@ -215,6 +227,13 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
             case Check(first, last):
                 lines.append(f"    check status {first}..{last - 1}")
     return "\n".join(lines) + "\n"
+
+
+def _array_text(x: Node | Packed, names: Mapping[Node, str]) -> str:
+    if isinstance(x, Packed):
+        shape = ", ".join(map(str, x.shape))
+        return f"{names.get(x.node, x.node.op.name)} packed as {x.layout}: {x.dtype.short}[{shape}]"
+    return f"{names.get(x, x.op.name)}: {x.type!r}"
 
 
 def _dim(e: Expr) -> Dim:

@@ -18,12 +18,13 @@ from typing import Any
 
 from jitflow.errors import at_site
 from jitflow.expr import Const, Expr, Var, as_index, const_index, maximum
-from jitflow.graph import Node, toposort
-from jitflow.simplify import simplify_index
+from jitflow.graph import Node, make_placeholder, toposort
+from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import Dim, dim_text, element_count
 from lowering import cpu
 from lowering.arena import padded, place_arrays
 from lowering.build import build
+from lowering.contract import PackedOperand, build_contract, build_pack, packed_operand
 from lowering.fuse import COSTLY, FusionGroup, fuse
 from lowering.llvm import emit_module, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
@@ -34,6 +35,7 @@ from lowering.plan import (
     Copy,
     Equal,
     Launch,
+    Packed,
     Place,
     Plan,
     Solved,
@@ -45,6 +47,7 @@ from lowering.plan import (
 )
 from lowering.plan_llvm import emit_measure, emit_run
 from lowering.report import show_report
+from lowering.schedule import Schedule, choose_contraction
 from lowering.signature import notes_of
 from lowering.target import Target
 from lowering.text import show
@@ -251,13 +254,18 @@ def lower(
     steps: list[Step] = []
     checks: list[str] = []
     scratch: Expr = const_index(0)
+    packed: dict[tuple[Node, str], Packed] = {}
     for group in groups:
-        key = group_key(group)
+        schedule = choose_contraction(group, target) if group.kind == "contract" else _NO_PRODUCT
+        operand = packed_operand(group, schedule)
+        if operand is not None and places[operand.node].space != "const":
+            operand = None
+        key = (group_key(group), operand is None)
         made = kernels.get(key)
         if made is None:
             start = time.perf_counter()
             name = f"k{len(kernels)}_{label_of(group, names)}"
-            kernel = build(group, name, local_names(group, names))
+            kernel = _build(group, name, local_names(group, names), schedule, operand)
             clock("build", name, time.perf_counter() - start)
             start = time.perf_counter()
             final = run_pipeline(kernel, target, observer=observer, check=check)
@@ -269,20 +277,20 @@ def lower(
         fallible = [n for n in group.members if n.op.fallible]
         status = len(checks) if fallible else None
         checks += [_check_message(n, names) for n in fallible]
-        steps.append(
-            Launch(
-                final,
-                tuple(places[n] for n in (*group.leaves, *(n for n, _ in group.outputs))),
-                final.dims,
-                status,
-            )
-        )
+        here = dict(places)
+        if operand is not None:
+            at = (operand.node, operand.layout)
+            if at not in packed:
+                packed[at] = _pack(group, f"p{len(packed)}_{names[operand.node]}", names, schedule, operand, target)
+            here[operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
+        arguments = tuple(here[n] for n in (*group.leaves, *(n for n, _ in group.outputs)))
+        steps.append(Launch(final, arguments, final.dims, status))
     steps += frame.copies(fetches)
     if checks:
         steps.append(Check(0, len(checks)))
     plan = Plan(
         tuple(inputs),
-        frame.consts,
+        (*frame.consts, *packed.values()),
         tuple(fetches),
         frame.sizes,
         frame.slots,
@@ -296,6 +304,51 @@ def lower(
     )
     built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
     return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+
+
+#: The schedule of groups without a matrix product.
+_NO_PRODUCT = Schedule("strips", reasons=("no product",))
+
+
+def _build(
+    group: FusionGroup, name: str, names: Mapping[Node, str], schedule: Schedule, operand: PackedOperand | None
+) -> Kernel:
+    """Return the kernel of `group` for a CPU."""
+    if schedule.form == "strips":
+        return build(group, name, names)
+    packed = {} if operand is None else {operand.node: operand.buffer(f"{names[operand.node]}_packed")}
+    return build_contract(group, name, names, schedule, packed)
+
+
+def _pack(
+    group: FusionGroup,
+    name: str,
+    names: Mapping[Node, str],
+    schedule: Schedule,
+    operand: PackedOperand,
+    target: Target,
+) -> Packed:
+    """Return how the constant factor of `group` is packed when a session starts."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    kernel = run_pipeline(build_pack(group, plain, local_names(group, names), schedule), target)
+    shape = tuple(evaluate_index(d, {}) for d in operand.shape)
+    return Packed(operand.node, operand.dtype, shape, operand.layout, kernel)
+
+
+def pack_program(packed: Sequence[Packed], names: Mapping[Node, str], target: Target, clock: Clock) -> Program:
+    """Return the program that packs the arrays of its constants, to be run once when a session starts."""
+    results = [make_placeholder(None, p.dtype, p.shape) for p in packed]
+    called = {**names, **{r: f"packed_{k}" for k, r in enumerate(results)}}
+    sources = list(dict.fromkeys(p.node for p in packed))
+    steps = [
+        Launch(p.kernel, (Place("const", sources.index(p.node)), Place("output", k)), p.kernel.dims)
+        for k, p in enumerate(packed)
+    ]
+    zero = const_index(0)
+    plan = Plan((), tuple(sources), tuple(results), (), (), (), (), tuple(steps), (), zero, (), ())
+    built = tuple(Built(p.kernel, p.kernel, ()) for p in packed)
+    frame = Frame((), tuple(sources), (), (), (), (), {}, ())
+    return Program(plan, (), built, called, _signature(plan, called), target, clock, frame)
 
 
 def _built(kernel: Kernel, final: Kernel, groups: Sequence[FusionGroup], names: Mapping[Node, str]) -> Built:
