@@ -3,7 +3,7 @@
 Which form a group takes, and in which order each form folds (fixed by the group's types and the schedule alone; bits
 may differ from the CPU's, except in matrix products):
 
-- ``map``: `lowering.gpu_map`, a few elements per thread.
+- ``map``: `lowering.gpu_map`, a few elements per thread; `lowering.gpu_transpose` where operands are transposed.
 - ``reduce`` over the innermost axis: `lowering.gpu_rows`, a row per block, warp or part of a warp; element k is folded
   by thread ``k % threads``, threads are halved inside each warp, the warps folded in order.
 - ... of few long rows: `lowering.gpu_split`, several blocks per row and a kernel per stage.

@@ -12,57 +12,49 @@ Axes that memory runs through in one go are merged first, so that most kernels s
           serial u in 4:
             if q*4 + u < n*m: ...
 
-Where an operand does not run along (a broadcast row, a transposition, a shifted slice), a thread's elements lie as far
+Where an operand does not run along (a broadcast row, a shifted slice), a thread's elements lie as far
 apart as there are threads, so that neighbouring threads still touch neighbouring elements. Axes that cannot be merged
 are spread over the blocks; only over a short innermost axis is an element's place found by division.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import prod
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Select, Var, as_index, compare, const_index
-from jitflow.record import children, map_children, walk
+from jitflow.expr import INDEX, Const, Expr, Load, Select, Var, compare, const_index
+from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_schedule import GpuSchedule
+from lowering.gpu_space import Space, addresses, elements, flat_signature, flatten, merge_axes, placed
+from lowering.gpu_transpose import build_transposition, find_transposed
 from lowering.loop_ir import Body, For, If, Let, Stmt, Store, statements
-from lowering.signature import Signature, store_outputs
-from lowering.trace import Emitter, flat_index, substitute_all, unflatten_index
+from lowering.signature import Signature
+from lowering.trace import flat_index, unflatten_index
 
 #: An innermost axis of fewer elements than this does not fill the threads of a block.
 SHORT_AXIS = 128
 
 
-class Space(NamedTuple):
-    """A domain after merging: its axes, and the variables of the original axes as expressions of theirs."""
-
-    axes: tuple[Axis, ...]
-    places: dict[Var, Expr]
-
-    @property
-    def extents(self) -> dict[Var, Expr]:
-        return {a.var: a.extent for a in self.axes}
-
-
 def build_map(group: FusionGroup, signature: Signature, schedule: GpuSchedule) -> tuple[Signature, Body]:
     """Return the loops of a ``map`` group, and its arguments: arrays that are addressed by position are flat."""
-    trial = _elements(group, signature)
-    space = merge_axes(group.rows, _addresses(trial, group.extents))
+    trial = elements(group, signature)
+    space = merge_axes(group.rows, addresses(trial, group.extents))
+    transposed = find_transposed(group, signature, space, trial)
+    if transposed is not None:
+        return signature, build_transposition(group, signature, space, transposed, schedule)
     if len(space.axes) > 1 and _is_short(space.axes[-1].extent):
-        space = _flatten(space)
-    signature = _flat_signature(signature, _placed(trial, space))
-    trial = _elements(group, signature)
+        space = flatten(space)
+    signature = flat_signature(signature, placed(trial, space.places))
+    trial = elements(group, signature)
     *outer, inner = space.axes or (Axis(Var("p", INDEX, floor=0), const_index(1)),)
     threads, items = schedule.threads, _items(space, inner, schedule)
-    vector = items > 1 and _is_vector(_placed(trial, space), inner, items)
+    vector = items > 1 and _is_vector(placed(trial, space.places), inner, items)
 
     def element(p: Expr) -> Body:
         """Return the statements of the element at `p` of the inner axis."""
-        body = _placed(_elements(group, signature), space)
-        return tuple(_substitute(s, {inner.var: p}) for s in body)
+        return placed(placed(elements(group, signature), space.places), {inner.var: p})
 
     b, t = Var("b", INDEX, floor=0), Var("t", INDEX, floor=0)
     chunk = threads * items
@@ -150,105 +142,6 @@ def _blocks(outer: list[Axis], chunks: Expr) -> Expr:
 
 def _is_short(extent: Expr) -> bool:
     return isinstance(extent, Const) and extent.value < SHORT_AXIS
-
-
-# ---- merging axes
-
-
-def merge_axes(rows: tuple[Axis, ...], indices: list[Expr]) -> Space:
-    """Return the axes `rows` with neighbours merged where that adds no division to `indices`."""
-    axes = [a for a in rows if a.extent != const_index(1)]
-    places: dict[Var, Expr] = {a.var: a.var if a in axes else const_index(0) for a in rows}
-    k = len(axes) - 2
-    while k >= 0:
-        merged, parts = _merged(axes[k : k + 2])
-        extents = {a.var: a.extent for a in (*axes, merged)}
-        new = [simplify_index(substitute_all(e, parts), extents) for e in indices]
-        if sum(map(_divisions, new)) <= sum(map(_divisions, indices)):
-            indices = new
-            places = {v: simplify_index(substitute_all(e, parts), extents) for v, e in places.items()}
-            axes[k : k + 2] = [merged]
-        k -= 1
-    return Space(tuple(axes), places)
-
-
-def _flatten(space: Space) -> Space:
-    merged, parts = _merged(space.axes)
-    extents = {**space.extents, merged.var: merged.extent}
-    places = {v: simplify_index(substitute_all(e, parts), extents) for v, e in space.places.items()}
-    return Space((merged,), places)
-
-
-def _merged(axes: Any) -> tuple[Axis, dict[Var, Expr]]:
-    """Return one axis for several, and their variables as expressions of its variable."""
-    total: Expr = const_index(1)
-    for a in axes:
-        total = simplify_index(total * a.extent)
-    merged = Axis(Var("p", INDEX, floor=0), total)
-    parts = unflatten_index(merged.var, [a.extent for a in axes], {merged.var: total})
-    return merged, {a.var: part for a, part in zip(axes, parts, strict=True)}
-
-
-def _divisions(e: Expr) -> int:
-    return sum(1 for x in walk(e) if isinstance(x, Binary) and x.op in ("floordiv", "mod"))
-
-
-def _addresses(body: Body, extents: Mapping[Var, Expr]) -> list[Expr]:
-    """Return the index expressions of `body`: the flat addresses of its accesses, and those that are data."""
-    found: list[Expr] = []
-
-    def visit(x: Any) -> None:
-        if isinstance(x, (Load, Store)):
-            found.append(flat_index(x.index, x.buffer.shape, extents))
-            rest = [x.value] if isinstance(x, Store) else []
-            rest += [i for i in x.index if any(isinstance(y, Load) for y in walk(i))]
-        elif isinstance(x, Expr) and x.type is INDEX:
-            found.append(simplify_index(x, extents))
-            rest = []
-        else:
-            rest = list(children(x))
-        for y in rest:
-            visit(y)
-
-    for s in body:
-        visit(s)
-    return found
-
-
-# ---- elements
-
-
-def _elements(group: FusionGroup, signature: Signature) -> Body:
-    """Return the statements of one point of the group's domain, with variables of their own."""
-    emitter = Emitter(signature.values(group.extents))
-    store_outputs(emitter, group.outputs, signature)
-    return tuple(emitter.statements)
-
-
-def _flat_signature(signature: Signature, body: Body) -> Signature:
-    """Return `signature` with arrays made one-dimensional where `body` finds their elements with fewer divisions."""
-    flat: dict[Buffer, Buffer] = {}
-    for s in body:
-        for x in walk(s):
-            if isinstance(x, (Load, Store)) and len(x.index) > 1:
-                shape = x.buffer.shape
-                if sum(map(_divisions, x.index)) > _divisions(flat_index(x.index, shape)):
-                    size = simplify_index(prod(map(as_index, shape), start=const_index(1)))
-                    flat[x.buffer] = Buffer(x.buffer.name, x.buffer.dtype, (size,), x.buffer.space, x.buffer.align)
-    leaves = {n: flat.get(b, b) for n, b in signature.leaves.items()}
-    return Signature(leaves, {n: flat.get(b, b) for n, b in signature.outputs.items()}, signature.checks)
-
-
-def _placed(body: Body, space: Space) -> Body:
-    return tuple(_substitute(s, space.places) for s in body)
-
-
-def _substitute(s: Stmt, values: Mapping[Var, Expr]) -> Stmt:
-    def go(x: Any) -> Any:
-        return substitute_all(x, values) if isinstance(x, Expr) else map_children(go, x)
-
-    new: Stmt = go(s)
-    return new
 
 
 def _is_vector(body: Body, inner: Axis, items: int) -> bool:

@@ -108,6 +108,33 @@ def test_movement_is_index_arithmetic() -> None:
     check([a[1:, ::-2]], {"x": x}, [x[1:, ::-2]])
 
 
+@pytest.mark.parametrize(("n", "m"), [(0, 40), (1, 1), (33, 31), (40, 70), (64, 32)])
+def test_transposed_operands_are_turned_around_in_shared_memory(n: int, m: int) -> None:
+    x, y, z = draw(n, m), draw(m, n, seed=1), draw(n, seed=2)
+    a, b, c = given("x", "n", "m"), given("y", "m", "n"), given("z", "n")
+    check([a.T * b + c], {"x": x, "y": y, "z": z}, [x.T * y + z], rtol=0, atol=0)
+    kernel = gpu_kernels([a.T * b])[0]
+    check_lines(show(kernel), "x_tile: f32[32, 33] shared", "x_tile[", "barrier", "y_1[")
+
+
+def test_a_transposition_of_batches_or_of_short_axes_reads_what_it_should() -> None:
+    x = draw(3, 35, 36)
+    a = given("x", "b", "n", "m")
+    for axes in [(2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)]:
+        check([jf.permute_dims(a, axes) * 2.0], {"x": x}, [np.transpose(x, axes) * F32(2)])
+    heads = draw(2, 40, 4, 16)
+    check([jf.permute_dims(given("x", 2, 40, 4, 16), (0, 2, 1, 3))], {"x": heads}, [heads.transpose(0, 2, 1, 3)])
+    assert "shared" not in show(gpu_kernels([given("x", "n", 3).T * 2.0])[0])
+
+
+def test_an_operand_read_under_a_condition_is_not_staged() -> None:
+    x = draw(40, 41)
+    a = given("x", "n", "m")
+    want = np.pad(x.T, ((1, 0), (0, 2)))
+    check([jf.pad(a.T, ((1, 0), (0, 2))) * 2.0], {"x": x}, [want * F32(2)])
+    assert "shared" not in show(gpu_kernels([jf.pad(a.T, ((1, 0), (0, 2))) * 2.0])[0])
+
+
 def test_scalars_and_several_outputs() -> None:
     x = np.array(2.5)
     check([jf.exp(given("x", dtype=jf.float64)) + 1.0], {"x": x}, [np.exp(x) + 1])
@@ -389,6 +416,7 @@ def without_barriers(body: Body) -> Body:
 BARRIERS: dict[str, Callable[[], tuple[Any, list[Array]]]] = {
     "rows": lambda: (given("x", "n", 200).sum(axis=1), [draw(2, 200), np.zeros(2, F32)]),
     "columns": lambda: (given("x", "n", "m").sum(axis=0), [draw(9, 20), np.zeros(20, F32)]),
+    "transposition": lambda: (given("x", 32, 32).T * 2.0, [draw(32, 32), np.zeros((32, 32), F32)]),
     "matmul": lambda: (given("x", 8, 8) @ given("y", 8, 8), [draw(8, 8), draw(8, 8), np.zeros((8, 8), F32)]),
 }
 
