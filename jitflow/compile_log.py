@@ -17,7 +17,7 @@ from jitflow.config import Config
 from jitflow.errors import FormatError
 from jitflow.graph import Node
 from jitflow.graph_text import show_graph
-from jitflow.rewrite import PASSES
+from jitflow.rewrite import FAST_PASSES, PASSES
 from jitflow.tensor import as_tensor
 from lowering.loop_ir import Kernel
 from lowering.pipeline import CPU, GPU
@@ -28,6 +28,7 @@ SUFFIX = {
     "graph": "graph",
     "fused": "txt",
     "loops": "loop",
+    "loops-opt": "loop",
     "plan": "txt",
     "llvm": "ll",
     "llvm-opt": "ll",
@@ -36,7 +37,7 @@ SUFFIX = {
 }
 STAGES = tuple(SUFFIX)
 
-_GRAPH_PASSES = tuple(name for name, _ in PASSES)
+_GRAPH_PASSES = tuple(name for name, _ in (*PASSES, *FAST_PASSES))
 _LOOP_PASSES = tuple(dict.fromkeys(name for name, _ in (*CPU, *GPU)))
 
 #: Numbers the compilations of this process, so that none overwrites the files of another.

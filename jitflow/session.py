@@ -207,7 +207,9 @@ class Session:
     # ---- looking
 
     def dump(self, stage: str, fetches: Any = None, kernel: str | None = None) -> str:
-        """Return the text of `stage`: graph, fused, loops, plan, llvm, llvm-opt, asm or ptx.
+        """Return the text of `stage`: graph, fused, loops, loops-opt, plan, llvm, llvm-opt, asm or ptx.
+
+        "loops" are the kernels as built, "loops-opt" the same after the loop passes.
 
         `fetches` chooses another fetch set than that of creation, `kernel` one kernel by name.
         """

@@ -54,7 +54,7 @@ class GpuProgram:
         return tuple(k.name for b in self.built.values() for k in b.final)
 
     def text(self, stage: str, kernel: str | None = None) -> str:
-        """Return stage ``fused``, ``loops``, ``plan``, ``llvm`` or ``ptx`` as text."""
+        """Return stage ``fused``, ``loops``, ``loops-opt``, ``plan``, ``llvm`` or ``ptx`` as text."""
         if stage == "fused":
             return "\n".join(show_group(g, k, self.names) for k, g in enumerate(self.groups))
         if stage == "loops":
@@ -62,6 +62,8 @@ class GpuProgram:
             return "\n".join(show(k) for k in made if kernel in (None, k.name))
         if stage == "plan":
             return self._plan()
+        if stage == "loops-opt":
+            return "\n".join(show(k) for b in self.built.values() for k in b.final if kernel in (None, k.name))
         final = [k for b in self.built.values() for k in b.final if kernel in (None, k.name)]
         return emit_llvm(final, self.target) if stage == "llvm" else emit_ptx(final, self.target)
 

@@ -106,12 +106,12 @@ class Program:
         return code
 
     def text(self, stage: str, kernel: str | None = None) -> str:
-        """Return stage ``fused``, ``loops``, ``vector``, ``plan``, ``llvm``, ``llvm-opt`` or ``asm`` as text."""
+        """Return stage ``fused``, ``loops``, ``loops-opt``, ``plan``, ``llvm``, ``llvm-opt`` or ``asm`` as text."""
         if stage == "fused":
             return "\n".join(
                 show_group(g, k, self.names) for k, g in enumerate(self.groups) if _chosen(kernel, self.kernel_of(g))
             )
-        if stage in ("loops", "vector"):
+        if stage in ("loops", "loops-opt"):
             return "\n".join(
                 show(b.kernel if stage == "loops" else b.final) for b in self.kernels if _chosen(kernel, b.kernel.name)
             )

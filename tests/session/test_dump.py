@@ -14,8 +14,8 @@ import jitflow as jf
 from jitflow import config
 from lowering.text import parse_kernels, show
 
-STAGES = ("graph", "fused", "loops", "plan", "llvm", "llvm-opt", "asm")
-KERNEL_STAGES = ("loops", "llvm", "llvm-opt", "asm")
+STAGES = ("graph", "fused", "loops", "loops-opt", "plan", "llvm", "llvm-opt", "asm")
+KERNEL_STAGES = ("loops", "loops-opt", "llvm", "llvm-opt", "asm")
 
 
 class Net:
