@@ -224,8 +224,8 @@ gelu_op: OpDef = define_op(
 def gelu(x: Operand, /, *, approximate: str = "none") -> Node:
     """Return ``x`` times the normal distribution function of `x`, elementwise.
 
-    It is computed as ``x/2 * (1 + erf(x / sqrt(2)))``, whose error is a few ULP of `x`: far below zero, where the result
-    is a small difference, less than that of the result is right.
+    It is computed as ``x/2 * (1 + erf(x / sqrt(2)))``, whose error is a few ULP of `x`: far below zero, where the
+    result is a small difference, less than that of the result is right.
 
     Parameters
     ----------

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jitflow.interp import evaluate
-from jitflow.tensor import as_tensor
 
 import jitflow as jf
 from jitflow.graph import Node, toposort
+from jitflow.interp import evaluate
+from jitflow.tensor import as_tensor
 from tests.fuzz.generate import Case
 
 Array = np.ndarray[Any, Any]
