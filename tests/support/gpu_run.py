@@ -44,12 +44,12 @@ NORMAL = GpuSchedule()
 SM_90 = from_name("nvptx:sm_90")
 
 
-def gpu_groups(fetches: Sequence[Any]) -> tuple[list[Node], list[FusionGroup]]:
+def gpu_groups(fetches: Sequence[Any], *, fused: bool = True) -> tuple[list[Node], list[FusionGroup]]:
     """Return the primitive nodes that `fetches` become, and the fusion groups that compute them."""
     nodes = [as_node(x) for x in fetches]
     found = expand(nodes, frozenset())
     primitive = [found[n] for n in nodes]
-    return primitive, fuse(primitive)
+    return primitive, fuse(primitive, enabled=fused)
 
 
 def build_group(group: FusionGroup, name: str, schedule: GpuSchedule = NORMAL) -> GpuKernels:
@@ -80,12 +80,13 @@ def run_gpu(
     schedule: GpuSchedule = SMALL,
     reverse: bool = False,
     final: bool = False,
+    fused: bool = True,
 ) -> list[Array]:
     """Return the values of `fetches`, computed by their GPU kernels; `final`: as they are after the passes.
 
     Raises IndexError, with the position, where a kernel reports a bad index.
     """
-    primitive, groups = gpu_groups(fetches)
+    primitive, groups = gpu_groups(fetches, fused=fused)
     memory: dict[Node, Array] = {}
     dims: dict[Var, int] = {}
     for node in toposort(primitive):
