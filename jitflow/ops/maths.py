@@ -1,9 +1,9 @@
 """Functions of real numbers: sqrt, square, exp, log, tanh, sin, cos, erf, pow.
 
 Except for sqrt they are vector-maths intrinsics, ``call(name, x)``, which lowering writes out. Compiled, they are
-within 1 ULP in float32 (over all arguments), and within 1.5 ULP in float64 and on targets without fused multiply-add (over
-millions of random ones); sqrt is exact to half a ULP. The oracle computes float32 in float64 and rounds, which gives
-the nearest float32 but for rare ties; its float64 is numpy's, within 2 ULP.
+within 1 ULP in float32 (over all arguments), and within 1.5 ULP in float64 and on targets without fused multiply-add
+(over millions of random ones); sqrt is exact to half a ULP. The oracle computes float32 in float64 and rounds, which
+gives the nearest float32 but for rare ties; its float64 is numpy's, within 2 ULP.
 
 Special values: exp(-inf) = 0; log(0) = -inf and log(x < 0) is NaN; sin and cos of infinities are NaN; tanh and erf of
 infinities are +-1; odd functions keep the sign of zero; pow(x, 0) and pow(1, y) are 1, otherwise NaN propagates.
