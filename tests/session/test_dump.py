@@ -68,6 +68,7 @@ def test_kernels_come_in_plan_order_in_every_stage(net: Net, stage: str) -> None
     text = net.session.dump(stage)
     heads = {
         "loops": r"^kernel (\w+)\(",
+        "loops-opt": r"^kernel (\w+)\(",
         "llvm": r"^define (?:internal )?void @(k\d\w*)\(",
         "llvm-opt": r"^define (?:internal )?void @(k\d\w*)\(",
         "asm": r"^(k\d\w*):",
@@ -135,7 +136,9 @@ def test_another_fetch_set_can_be_dumped(net: Net) -> None:
 
 def test_unknown_stages_are_refused_with_the_list(net: Net) -> None:
     for bad in ("loop", "", "LOOPS", None, 3):
-        with pytest.raises(jf.GraphError, match="stages are graph, fused, loops, plan, llvm, llvm-opt, asm, ptx"):
+        with pytest.raises(
+            jf.GraphError, match="stages are graph, fused, loops, loops-opt, plan, llvm, llvm-opt, asm, ptx"
+        ):
             net.session.dump(bad)  # type: ignore[arg-type]
     with pytest.raises(jf.DeviceError, match="ptx"):
         net.session.dump("ptx")
@@ -193,10 +196,11 @@ def test_dump_all_writes_every_stage(net: Net, tmp_path: Path) -> None:
         "00-graph.graph",
         "01-fused.txt",
         "02-loops.loop",
-        "03-plan.txt",
-        "04-llvm.ll",
-        "05-llvm-opt.ll",
-        "06-asm.s",
+        "03-loops-opt.loop",
+        "04-plan.txt",
+        "05-llvm.ll",
+        "06-llvm-opt.ll",
+        "07-asm.s",
     ]
     for path, stage in zip(files, STAGES, strict=True):
         assert path.read_text() == net.session.dump(stage)
@@ -268,7 +272,7 @@ def test_jitflow_dump_dir_writes_files_instead(net: Net, tmp_path: Path, capsys:
         assert any(n.endswith("-expand.graph") for n in names)
     with config.override(dump_dir=tmp_path / "b", dump="plan"), jf.Session(net.y):
         (name,) = [p.name for p in (tmp_path / "b").iterdir()]
-        assert name.endswith("-3-plan.txt")
+        assert name.endswith("-4-plan.txt")
 
 
 def test_a_dump_of_what_does_not_exist_is_refused(net: Net) -> None:
