@@ -416,14 +416,13 @@ def _merge_divmod(p: Poly) -> Poly:
             factor = list(m)
             factor.remove(atom)
             quotient = Binary("floordiv", atom.a, atom.b)
-            # k * factor * (x % c) wants a partner k * factor * c * (x // c).
-            for partner, scale in _multiply({tuple(factor): k}, _poly(atom.b, _NO_EXTENTS)).items():
-                key = _monomial(partner, (quotient,))
-                if p.get(key) == scale:
-                    out = dict(p)
-                    del out[m], out[key]
-                    whole = _multiply({tuple(factor): k}, _poly(atom.a, _NO_EXTENTS))
-                    return _merge_divmod(_add(out, whole))
+            # k * factor * (x % c) wants the partner k * factor * c * (x // c): one term for each term of c.
+            scaled = _multiply({tuple(factor): k}, _poly(atom.b, _NO_EXTENTS))
+            partners = {_monomial(part, (quotient,)): scale for part, scale in scaled.items()}
+            if partners and all(p.get(key) == scale for key, scale in partners.items()):
+                out = {key: scale for key, scale in p.items() if key != m and key not in partners}
+                whole = _multiply({tuple(factor): k}, _poly(atom.a, _NO_EXTENTS))
+                return _merge_divmod(_add(out, whole))
     return p
 
 

@@ -60,6 +60,15 @@ def test_a_quotient_that_is_not_proven_stays() -> None:
     assert text(n * 4 // 3) == "n*4//3"
 
 
+def test_quotient_and_remainder_by_a_sum_are_joined_only_if_every_term_is_there() -> None:
+    """A divisor ``k + 4`` has two partners; to take one for the whole lost elements of reshaped, padded arrays."""
+    x, k = Var("x", INDEX, floor=0), Var("k", INDEX, floor=0)
+    assert simplify_index((x // (k + 4)) * (k + 4) + x % (k + 4)) is x
+    half = simplify_index((x // (k + 4)) * k + x % (k + 4))
+    for a, b in [(33, 3), (7, 0), (50, 5)]:
+        assert evaluate_index(half, {x: a, k: b}) == (a // (b + 4)) * b + a % (b + 4)
+
+
 def test_division_by_zero_gives_zero() -> None:
     assert text(n // 0) == "0"
     assert text(n % 0) == "0"
