@@ -28,7 +28,7 @@ from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_fold import fold_slots
 from lowering.gpu_rows import place_on, size_of
 from lowering.gpu_schedule import GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages
+from lowering.gpu_stages import Point, Stages, in_order
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store
 from lowering.reduction import Accumulator
 from lowering.signature import Signature
@@ -47,7 +47,7 @@ def build_columns(group: FusionGroup, signature: Signature, schedule: GpuSchedul
     is_column = None if simplify_index(count % columns) == const_index(0) else compare("lt", p, count)
 
     def loop(step: Callable[[Point], Body]) -> Body:
-        inner = _over_items(group.inner, y, share, step)
+        inner = _over_items(group.inner, y, share, schedule.items, step)
         return inner if is_column is None else (If(is_column, inner),)
 
     stages = Stages(group, signature)
@@ -75,22 +75,27 @@ def _share(extent: Expr, schedule: GpuSchedule) -> int:
     return schedule.column_rows
 
 
-def _over_items(axes: Sequence[Axis], y: Var, share: int, step: Callable[[Point], Body]) -> Body:
-    """Return the loops over the elements of thread `y`."""
-    first, *rest = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in axes]
-    extents = {a.var: a.extent for a in (first, *rest)}
-    at = tuple(extents)
-    position = flat_index(at, tuple(extents.values()), extents)
-    body = step(Point(at, extents, position, const_index(0)))
-    for a in reversed(rest):
-        body = (For(a.var, a.extent, body),)
-    if share == 1:
-        return (For(first.var, first.extent, body),)
-    c = Var("c", INDEX, floor=0)
-    let = Let(first.var, simplify_index(c * share + y))
-    if simplify_index(first.extent % share) != const_index(0):
-        body = (If(compare("lt", first.var, first.extent), body),)
-    return (For(c, simplify_index((first.extent + (share - 1)) // share), (let, *body)),)
+def _over_items(axes: Sequence[Axis], y: Var, share: int, items: int, step: Callable[[Point], Body]) -> Body:
+    """Return the loops over the elements of thread `y`, at most `items` of them written out."""
+
+    def at(first: Expr) -> Body:
+        """Return the loops over the other axes at `first` of the outermost one."""
+        places = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in axes]
+        extents = {a.var: a.extent for a in places}
+        position = flat_index(tuple(extents), tuple(extents.values()), extents)
+        body = step(Point(tuple(extents), extents, position, const_index(0)))
+        for a in reversed(places[1:]):
+            body = (For(a.var, a.extent, body),)
+        return (Let(places[0].var, first), *body)
+
+    extent = axes[0].extent
+    beside = items if len(axes) == 1 else 1
+    loop = in_order(simplify_index(extent // share), beside, lambda c: at(simplify_index(c * share + y)))
+    rest = simplify_index(extent % share)
+    if rest == const_index(0):
+        return loop
+    last = simplify_index(extent // share * share + y)
+    return (*loop, If(compare("lt", y, rest), at(last)))
 
 
 def _fold_shared(accumulators: Sequence[Accumulator], y: Var, column: Expr, share: int, columns: int) -> Body:

@@ -24,7 +24,7 @@ from jitflow.simplify import simplify_index
 from lowering.fuse import Axis, FusionGroup
 from lowering.gpu_fold import fold_block, fold_segment, share_segment
 from lowering.gpu_schedule import WARP, GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages
+from lowering.gpu_stages import Point, Stages, in_order
 from lowering.loop_ir import Body, For, If, Let, Stmt
 from lowering.signature import Signature
 from lowering.trace import unflatten_index
@@ -72,7 +72,7 @@ def build_rows(group: FusionGroup, signature: Signature, schedule: GpuSchedule) 
     body += place_on(group.rows, row)
 
     def loop(step: Callable[[Point], Body]) -> Body:
-        inner = _over_items(group.inner, length, team, lane, step)
+        inner = _over_items(group.inner, length, team, lane, schedule.items, step)
         return inner if is_row is None else (If(is_row, inner),)
 
     stages = Stages(group, signature, team.items)
@@ -119,24 +119,23 @@ def point_at(axes: Sequence[Axis], length: Expr, position: Expr, slot: Expr) -> 
     return (Let(k, position), *place_on(places, k)), Point([a.var for a in places], extents, k, slot)
 
 
-def _over_items(axes: Sequence[Axis], length: Expr, team: Team, lane: Expr, step: Callable[[Point], Body]) -> Body:
-    """Return the loop over the elements of the thread at `lane` of its team."""
+def _over_items(
+    axes: Sequence[Axis], length: Expr, team: Team, lane: Expr, items: int, step: Callable[[Point], Body]
+) -> Body:
+    """Return the loop over the elements of the thread at `lane` of its team, at most `items` of them written out."""
 
-    def at(number: Expr) -> tuple[Body, Point]:
-        return point_at(axes, length, simplify_index(number * team.width + lane), number)
+    def at(number: Expr, tested: bool = False) -> Body:
+        lets, point = point_at(axes, length, simplify_index(number * team.width + lane), number)
+        body = step(point)
+        if tested:
+            body = (If(compare("lt", point.position, length), body),)
+        return (*lets, *body)
 
     whole, rest = simplify_index(length // team.width), simplify_index(length % team.width)
     if team.items is not None:
         u = Var("u", INDEX, floor=0)
-        lets, point = at(u)
-        body = step(point)
-        if rest != const_index(0):
-            body = (If(compare("lt", point.position, length), body),)
-        return (For(u, const_index(team.items), (*lets, *body), "unrolled"),)
-    c = Var("c", INDEX, floor=0)
-    lets, point = at(c)
-    loop = For(c, whole, (*lets, *step(point)))
+        return (For(u, const_index(team.items), at(u, rest != const_index(0)), "unrolled"),)
+    loop = in_order(whole, items, at)
     if rest == const_index(0):
-        return (loop,)
-    lets, point = at(whole)
-    return (loop, If(compare("lt", lane, rest), (*lets, *step(point))))
+        return loop
+    return (*loop, If(compare("lt", lane, rest), at(whole)))

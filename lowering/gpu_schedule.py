@@ -15,7 +15,8 @@ WARP = 32
 class GpuSchedule:
     """Sizes of blocks and tiles; all powers of two.
 
-    - `threads`, `items`: threads of a block of an elementwise kernel, and elements per thread.
+    - `threads`, `items`: threads of a block of an elementwise kernel, and elements per thread; reductions of unknown
+      length have as many loads under way.
     - `row_threads`, `row_items`: at most so many threads fold one row, and at most so many elements per thread stay in
       registers between the passes over it (of constant length; others are read again).
     - `column_rows`: threads among which the elements of one column are dealt.

@@ -21,7 +21,7 @@ from lowering.fuse import FusionGroup
 from lowering.gpu_fold import fold_block, new_accumulator
 from lowering.gpu_rows import place_on, point_at, size_of
 from lowering.gpu_schedule import GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages
+from lowering.gpu_stages import Point, Stages, in_order
 from lowering.loop_ir import Body, For, If, Kernel, Let, Stmt, Store
 from lowering.reduction import Accumulator
 from lowering.signature import Signature, unbound_dims
@@ -112,11 +112,19 @@ def _kernel(
         length = size_of(group.inner)
 
         def loop(step: Callable[[Point], Body]) -> Body:
-            c = Var("c", INDEX, floor=0)
-            position = simplify_index(part * split.chunk + (c * schedule.threads + t))
-            lets, point = point_at(group.inner, length, position, const_index(0))
-            body = (*lets, If(compare("lt", point.position, length), step(point)))
-            return (For(c, simplify_index(split.chunk // schedule.threads), body),)
+            def at(number: Expr, tested: bool = False) -> Body:
+                position = simplify_index(part * split.chunk + (number * schedule.threads + t))
+                lets, point = point_at(group.inner, length, position, const_index(0))
+                inner = step(point)
+                return (*lets, If(compare("lt", point.position, length), inner)) if tested else (*lets, *inner)
+
+            rounds = simplify_index(split.chunk // schedule.threads)
+            whole = in_order(rounds, schedule.items, at)
+            if simplify_index(split.chunk * split.splits - length) == const_index(0):
+                return whole
+            # Only the last blocks reach beyond the row.
+            inside = compare("le", simplify_index(part * split.chunk + split.chunk), length)
+            return (If(inside, whole, in_order(rounds, 1, lambda c: at(c, tested=True))),)
 
         body += stages.run(number, accumulators, loop)
         stores: list[Stmt] = []

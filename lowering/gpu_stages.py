@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from jitflow.expr import Buffer, Expr, Load, Var, const_index
-from jitflow.simplify import free_vars
+from jitflow.expr import INDEX, Buffer, Expr, Load, Var, const_index
+from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import FusionGroup
 from lowering.gpu_fold import fold, new_accumulator
-from lowering.loop_ir import Alloc, Body, Let, Stmt, Store
+from lowering.loop_ir import Alloc, Body, For, Let, Stmt, Store
 from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
 from lowering.signature import Signature, store_output, store_outputs
 from lowering.trace import Element, Emitter, Subscripts, substitute_all
@@ -126,6 +126,20 @@ class Stages:
         emitter = Emitter(self.signature.values({a.var: a.extent for a in self.group.rows}), self.known)
         store_outputs(emitter, self.outputs, self.signature)
         return tuple(emitter.statements)
+
+
+def in_order(count: Expr, items: int, at: Callable[[Expr], Body]) -> Body:
+    """Return the loop over ``at(0)`` .. ``at(count - 1)``, written out `items` at a time: their loads can be on the way
+    together, while what is folded keeps its order."""
+    whole, rest = simplify_index(count // items), simplify_index(count % items)
+    out: list[Stmt] = []
+    if whole != const_index(0):
+        c, u = Var("c", INDEX, floor=0), Var("u", INDEX, floor=0)
+        out.append(For(c, whole, (For(u, const_index(items), at(simplify_index(c * items + u)), "unrolled"),)))
+    if rest != const_index(0):
+        c = Var("c", INDEX, floor=0)
+        out.append(For(c, rest, at(simplify_index(whole * items + c))))
+    return tuple(out)
 
 
 def _name(e: Element) -> str:
