@@ -39,15 +39,21 @@ Observer: TypeAlias = Callable[[str, Sequence[Node]], None]
 FOLD_LIMIT = 1 << 16
 
 
-def rewrite(fetches: Sequence[Node], feeds: Collection[Node] = (), observe: Observer | None = None) -> Replaced:
+def rewrite(
+    fetches: Sequence[Node],
+    feeds: Collection[Node] = (),
+    observe: Observer | None = None,
+    *,
+    fast_math: bool = False,
+) -> Replaced:
     """Return what each node below `fetches` has become after all passes.
 
     Fetches and feeds are always in the result; nodes that are no longer computed are not. `observe(name, fetches)` is
-    called after each pass.
+    called after each pass. `fast_math` allows identities that change the last bits.
     """
     leaves: Collection[Node] = set(feeds)
     total: Replaced = {node: node for node in (*toposort(fetches, set(feeds)), *feeds)}
-    for name, run in PASSES:
+    for name, run in (*PASSES, *FAST_PASSES) if fast_math else PASSES:
         now = [total[f] for f in fetches]
         found = run(now, leaves)
         if current().verify:
@@ -384,6 +390,40 @@ def _multiply_by_inverse(node: Node) -> Node | None:
     return _if_same(node, lambda: make_node(OPS["multiply"], (x, _filled_like(y, inverse))))
 
 
+def simplify_inexact(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Apply identities of real arithmetic that change the last bits, or the sign of a zero: for ``fast_math`` only."""
+    return _apply(_inexact, fetches, leaves)
+
+
+def _inexact(node: Node) -> Node | None:
+    if not node.dtype.is_float or len(node.inputs) != 2:
+        return None
+    x, y = node.inputs
+    op = node.op.name
+    if op in ("add", "multiply") and _uniform(x) is not None:
+        x, y = y, x
+    c: Any = _uniform(y)
+    if c is None or not np.isfinite(c):
+        return None
+    if op == "add" and c == 0:
+        return _if_same(node, lambda: x)
+    if op == "divide" and np.finfo(c.dtype).tiny <= abs(c) <= 1 / np.finfo(c.dtype).tiny:
+        inverse = c.dtype.type(1) / c
+        return _if_same(node, lambda: make_node(OPS["multiply"], (x, _filled_like(y, inverse))))
+    if op == "pow" and c == 2:
+        return _if_same(node, lambda: make_node(OPS["multiply"], (x, x)))
+    if op in ("add", "multiply") and x.op is node.op:
+        inner = next((z for z in x.inputs if _uniform(z) is not None), None)
+        if inner is not None:
+            other = x.inputs[1] if inner is x.inputs[0] else x.inputs[0]
+            d: Any = _uniform(inner)
+            with np.errstate(all="ignore"):
+                both = c + d if op == "add" else c * d
+            if np.isfinite(both):
+                return _if_same(node, lambda: make_node(node.op, (other, _filled_like(y, both))))
+    return None
+
+
 def _filled_like(y: Node, value: np.generic) -> Node:
     """Return a node of the type of `y`, uniform itself, whose elements are all `value`."""
     return make_constant(np.asarray(value)) if not y.shape else _full(y, value)
@@ -424,3 +464,6 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("fold_constants", fold_constants),
     ("simplify_algebra", simplify_algebra),
 )
+
+#: What ``fast_math`` adds.
+FAST_PASSES: tuple[tuple[str, Pass], ...] = (("simplify_inexact", simplify_inexact),)

@@ -5,12 +5,12 @@ An array lives from the group that writes it to the last one that reads it; two 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Const, Expr, const_index, maximum
 from jitflow.graph import Node
-from jitflow.simplify import same_index, simplify_index
+from jitflow.simplify import is_nonnegative, simplify_index
 from lowering.fuse import FusionGroup
 from lowering.plan import Place, nbytes_of
 
@@ -47,37 +47,66 @@ def place_arrays(
     return places, tuple(arena.cells)
 
 
+def greatest(sizes: Iterable[Expr]) -> Expr:
+    """Return the maximum of `sizes`, 0 if there is none, as a balanced tree that is not simplified.
+
+    Simplifying would compare each with each, and what is inside them: the cost grows too fast with their number.
+    """
+    level = list(dict.fromkeys(sizes))
+    literals = [e for e in level if isinstance(e, Const)]
+    level = [e for e in level if not isinstance(e, Const)]
+    if literals:
+        level.append(max(literals, key=_literal))
+    while len(level) > 1:
+        level = [maximum(*level[k : k + 2]) if k + 1 < len(level) else level[k] for k in range(0, len(level), 2)]
+    return level[0] if level else const_index(0)
+
+
 class Arena:
-    """Gives cells to arrays as a plan is made; a cell is free again after the last step that reads its array."""
+    """Gives cells to arrays as a plan is made; a cell is free again after the last step that reads its array.
+
+    A cell is as large as the largest of its arrays. Which of two symbolic sizes is larger may be unknown; then both
+    count, up to `MAX_SIZES` of them: comparing sizes must stay cheap however many arrays there are.
+    """
 
     def __init__(self) -> None:
-        self.cells: list[Expr] = []
+        self._sizes: list[list[Expr]] = []
         self._free: list[int] = []
 
+    @property
+    def cells(self) -> list[Expr]:
+        """The sizes in bytes of the cells."""
+        return [greatest(map(padded, sizes)) for sizes in self._sizes]
+
     def take(self, nbytes: Expr) -> int:
-        """Return a cell of at least `nbytes`: a free one if it fits, else a new one."""
-        size = padded(nbytes)
-        exact = [c for c in self._free if same_index(self.cells[c], size) is True]
-        if exact:
-            self._free.remove(exact[0])
-            return exact[0]
-        if isinstance(size, Const):
-            literal = [c for c in self._free if isinstance(self.cells[c], Const)]
-            if literal:
-                need = int(size.value)
-                best = min(literal, key=lambda c: abs(_literal(self.cells[c]) - need))
-                self._free.remove(best)
-                self.cells[best] = const_index(max(_literal(self.cells[best]), need))
-                return best
-        elif self._free:
-            symbolic = [c for c in self._free if not isinstance(self.cells[c], Const)]
-            if symbolic:
-                cell = symbolic[0]
-                self._free.remove(cell)
-                self.cells[cell] = simplify_index(maximum(self.cells[cell], size))
+        """Return a cell of at least `nbytes`: a free one if it fits or can be made to fit, else a new one."""
+        cell = self._choose(nbytes)
+        if cell is None:
+            self._sizes.append([nbytes])
+            return len(self._sizes) - 1
+        self._free.remove(cell)
+        others = [size for size in self._sizes[cell] if not _holds(nbytes, size)]
+        if not any(_holds(size, nbytes) for size in others):
+            others.append(nbytes)
+        self._sizes[cell] = others
+        return cell
+
+    def _choose(self, nbytes: Expr) -> int | None:
+        """Return the free cell that wastes least: one of this very size, a larger, a smaller, any other."""
+        for cell in self._free:
+            if self._sizes[cell] == [nbytes]:
                 return cell
-        self.cells.append(size)
-        return len(self.cells) - 1
+        larger = [c for c in self._free if any(_holds(size, nbytes) for size in self._sizes[c])]
+        if larger:
+            return min(larger, key=lambda c: (_literal(self._sizes[c][0]), len(self._sizes[c])))
+        smaller = [c for c in self._free if all(_holds(nbytes, size) for size in self._sizes[c])]
+        if smaller:
+            return max(smaller, key=lambda c: _literal(self._sizes[c][0]))
+        # A literal next to a formula would be kept for ever, whatever the formula's value.
+        if isinstance(nbytes, Const):
+            return None
+        mixed = [c for c in self._free if len(self._sizes[c]) < MAX_SIZES and not isinstance(self._sizes[c][0], Const)]
+        return mixed[0] if mixed else None
 
     def give_back(self, cell: int) -> None:
         """Mark `cell` as free."""
@@ -86,6 +115,14 @@ class Arena:
         self._free.append(cell)
 
 
+#: Sizes of unknown order in one cell.
+MAX_SIZES = 4
+
+
+def _holds(large: Expr, small: Expr) -> bool:
+    """Tell whether `large` bytes are proven to be at least `small`."""
+    return large == small or is_nonnegative(large - small)
+
+
 def _literal(e: Expr) -> int:
-    assert isinstance(e, Const)
-    return int(e.value)
+    return int(e.value) if isinstance(e, Const) else 0

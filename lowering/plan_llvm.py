@@ -102,7 +102,7 @@ class _Writer:
         """
         sums = ["0"]
         for term in terms:
-            sums.append(self.add(sums[-1], self.index(simplify_index(term))))
+            sums.append(self.add(sums[-1], self.index(term)))
         return sums
 
     def slot(self, table: str, number: int) -> str:

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitflow.errors import at_site
-from jitflow.expr import Const, Expr, Var, as_index, const_index, maximum
+from jitflow.expr import Const, Expr, Var, as_index, const_index
 from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import Dim, dim_text, element_count
 from lowering import cpu
-from lowering.arena import padded, place_arrays
+from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
 from lowering.contract import PackedOperand, build_contract, build_pack, packed_operand
 from lowering.fuse import COSTLY, FusionGroup, fuse
@@ -253,7 +253,7 @@ def lower(
     sharing: dict[Any, list[FusionGroup]] = {}
     steps: list[Step] = []
     checks: list[str] = []
-    scratch: Expr = const_index(0)
+    scratch: list[Expr] = []
     packed: dict[tuple[Node, str], Packed] = {}
     for group in groups:
         schedule = choose_contraction(group, target) if group.kind == "contract" else _NO_PRODUCT
@@ -271,7 +271,7 @@ def lower(
             final = run_pipeline(kernel, target, observer=observer, check=check)
             clock("passes", name, time.perf_counter() - start)
             made = kernels[key] = (kernel, final)
-            scratch = simplify_index(maximum(scratch, padded(scratch_bytes(final))))
+            scratch.append(padded(scratch_bytes(final)))
         final = made[1]
         sharing.setdefault(key, []).append(group)
         fallible = [n for n in group.members if n.op.fallible]
@@ -298,7 +298,7 @@ def lower(
         frame.guards,
         tuple(steps),
         frame.cells,
-        scratch,
+        greatest(scratch),
         _work(groups, fetches),
         tuple(checks),
     )

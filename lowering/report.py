@@ -66,11 +66,15 @@ def show_report(
         if place.space == "arena":
             kept.setdefault(place.number, []).append(names.get(node, node.op.name))
     for k, size in enumerate(cells):
-        lines.append(f"  arena[{k}] {_text(size)} bytes: {_some(kept.get(k, []))}")
-    if simplify_index(scratch) != const_index(0):
+        lines.append(f"  arena[{k}] {dim_text(_dim(size))} bytes: {_some(kept.get(k, []))}")
+    if scratch != const_index(0):
         lines.append(f"  scratch {_text(scratch)} bytes: working rows of one worker")
     lines += [f"  constant {_text(nbytes_of(n))} bytes: {names.get(n, n.op.name)}" for n in constants]
-    lines.append(f"peak memory of a run besides inputs and outputs: {_text(_sum([*cells, scratch]))} bytes")
+    # Not simplified as one sum: the maxima in it would take long to compare.
+    literal = sum(int(e.value) for e in (*cells, scratch) if isinstance(e, Const))
+    terms = [dim_text(_dim(e)) for e in (*cells, scratch) if not isinstance(e, Const)]
+    peak = " + ".join([*terms, str(literal)] if literal or not terms else terms)
+    lines.append(f"peak memory of a run besides inputs and outputs: {peak} bytes")
     return "\n".join(lines)
 
 

@@ -24,13 +24,10 @@ def test_every_variable_is_read() -> None:
     environ = {
         "JITFLOW_DUMP": "fused, loops,",
         "JITFLOW_DUMP_DIR": "out",
-        "JITFLOW_OVERRIDE": "edited",
         "JITFLOW_VERIFY": "1",
         "JITFLOW_TIME": "0",
-        "JITFLOW_TRACE": "cache",
         "JITFLOW_TARGET_CPU": "x86-64-v3",
         "JITFLOW_THREADS": "3",
-        "JITFLOW_CACHE_DIR": "",
         "JITFLOW_DEBUG_POISON": "1",
         "JITFLOW_FUSE": "0",
     }
@@ -38,9 +35,7 @@ def test_every_variable_is_read() -> None:
     assert read_environment(environ) == Config(
         dump=("fused", "loops"),
         dump_dir="out",
-        override_dir="edited",
         verify=True,
-        trace=("cache",),
         target_cpu="x86-64-v3",
         threads=3,
         debug_poison=True,
@@ -102,23 +97,20 @@ def test_override_checks_names_and_values() -> None:
         config.override(threads=0).__enter__()
     with pytest.raises(TypeError, match="knob 'dump' takes names, got 3"), config.override(dump=3):
         pass
-    with pytest.raises(TypeError, match="knob 'cache_dir' is text or None, got 3"), config.override(cache_dir=3):
+    with pytest.raises(TypeError, match="knob 'dump_dir' is text or None, got 3"), config.override(dump_dir=3):
         pass
-    with config.override(cache_dir=Path("cache")) as inside:
-        assert inside.cache_dir == "cache"
+    with config.override(dump_dir=Path("dumps")) as inside:
+        assert inside.dump_dir == "dumps"
 
 
 def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_other() -> None:
     changed = {
         "dump": ("all",),
         "dump_dir": "a",
-        "override_dir": "a",
         "verify": True,
         "time": True,
-        "trace": ("cache",),
         "target_cpu": "x86-64-v2",
         "threads": 7,
-        "cache_dir": "a",
         "debug_poison": True,
         "fuse": False,
         "fast_math": True,
@@ -127,7 +119,7 @@ def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_oth
     base = Config().fingerprint()
     for name, value in changed.items():
         differs = Config(**{name: value}).fingerprint() != base
-        assert differs == (name in ("override_dir", "target_cpu", "debug_poison", "fuse", "fast_math")), name
+        assert differs == (name in ("target_cpu", "debug_poison", "fuse", "fast_math")), name
 
 
 def test_nothing_but_the_configuration_reads_the_environment() -> None:

@@ -1,0 +1,173 @@
+"""The command ``jitflow``, run as users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jitflow as jf
+from jitflow.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("JITFLOW_")}
+    return subprocess.run(
+        [sys.executable, "-m", "jitflow", *args],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**clean, **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    x = jf.placeholder("x", jf.float32, ("n", 3))
+    path = tmp_path_factory.mktemp("graphs") / "model.graph"
+    path.write_text(jf.show_graph({"p": jf.softmax(x * 2.0), "total": jf.sum(x)}))
+    np.save(path.parent / "x.npy", np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]], np.float32))
+    return path
+
+
+def test_the_demo_classifies_digits_and_shows_every_stage() -> None:
+    done = run("demo")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: 98.9 %\n" in done.stdout
+    for word in ("numpy", "interpreter", "session", "all nodes agree", "00-graph.graph", "-asm.s"):
+        assert word in done.stdout
+    assert done.stderr == ""
+    folder = Path(done.stdout.split("the IR of every stage is in ")[1].splitlines()[0].rstrip(":"))
+    for path in (*folder.iterdir(), folder):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_doctor_checks_the_machine() -> None:
+    done = run("doctor", JITFLOW_TIME="0", JITFLOW_VERIFY="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("versions", "target", "compiler", "entry", "a kernel compiles, runs and is right", "verify=True"):
+        assert word in done.stdout
+    assert "FAIL" not in done.stdout
+
+
+def test_a_command_is_needed_and_known(capsys: pytest.CaptureFixture[str]) -> None:
+    for args, status in (([], 2), (["nope"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit) as caught:
+            main(args)
+        assert caught.value.code == status
+    captured = capsys.readouterr()
+    assert "invalid choice: 'nope'" in captured.err
+    for command in ("demo", "run", "dump", "compare", "bench", "doctor"):
+        assert command in captured.out
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    status = main([str(a) for a in args])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_run_prints_results(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "run", graph, "--feed", f"x={graph.parent / 'x.npy'}")
+    assert (status, err) == (0, "")
+    assert "p = [[0.3333" in out
+    assert "total = 6." in out
+
+
+def test_run_saves_results(graph: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    saved = tmp_path / "out.npz"
+    status, out, _ = call(capsys, "run", graph, "--feed", f"x={graph.parent / 'x.npy'}", "--save", saved)
+    assert (status, out) == (0, "")
+    with np.load(saved) as data:
+        assert data["total"] == 6
+        np.testing.assert_allclose(data["p"].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_run_makes_feeds_up(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = call(capsys, "run", graph, "--random", "3", "--dim", "n=2")
+    assert first[0] == 0
+    assert call(capsys, "run", graph, "--random", "3", "--dim", "n=2") == first
+    assert call(capsys, "run", graph, "--random", "4", "--dim", "n=2") != first
+
+
+@pytest.mark.parametrize("stage", ["graph", "fused", "loops", "plan", "llvm", "llvm-opt", "asm"])
+def test_dump_prints_a_stage(graph: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "dump", graph, "--stage", stage)
+    assert (status, err) == (0, "")
+    assert "softmax" in out or "k0_" in out
+
+
+def test_dump_takes_targets_and_kernels(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "dump", graph, "--target", "nvptx:sm_90")
+    assert status == 0
+    assert ".target sm_90" in out
+    status, out, _ = call(capsys, "dump", graph, "--target", "x86-64-v2", "--stage", "asm")
+    assert status == 0
+    assert "ymm" not in out
+    _, loops, _ = call(capsys, "dump", graph)
+    assert loops.startswith("kernel ")
+    name = loops.splitlines()[0].split()[1].split("(")[0]
+    status, out, _ = call(capsys, "dump", graph, "--kernel", name)
+    assert status == 0
+    assert out.count("kernel ") == 1
+
+
+def test_compare_prints_the_table(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "compare", graph, "--random", "0")
+    assert status == 0
+    assert "max ulp" in out
+    assert "all nodes agree" in out
+
+
+def test_errors_are_one_message_and_status_2(graph: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.graph"
+    bad.write_text("graph 1:\n  nonsense\n")
+    for args in (
+        ("run", tmp_path / "missing.graph"),
+        ("run", bad),
+        ("run", graph),
+        ("run", graph, "--feed", "x"),
+        ("run", graph, "--feed", f"y={graph.parent / 'x.npy'}", "--random", "0"),
+        ("run", graph, "--feed", "x=missing.npy"),
+        ("run", graph, "--random", "0", "--dim", "n=-1"),
+        ("dump", graph, "--kernel", "nope"),
+        ("dump", graph, "--target", "z80"),
+        ("compare", graph),
+    ):
+        status, out, err = call(capsys, *args)
+        assert status == 2, args
+        assert err.startswith("jitflow: "), args
+        assert "Traceback" not in err
+        assert out == ""
+
+
+def test_a_graph_comes_from_standard_input_too(graph: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jitflow", "dump", "-", "--stage", "graph"],
+        input=graph.read_text(),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stdout.startswith("graph 1:")
+
+
+def test_knobs_come_from_the_environment(graph: Path) -> None:
+    done = run(
+        "run", str(graph), "--random", "0", JITFLOW_DUMP="plan", JITFLOW_TIME="1", JITFLOW_TARGET_CPU="x86-64-v2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "# jitflow: stage plan\nplan:" in done.stdout
+    assert "jitflow: compile time" in done.stdout
+    done = run("run", str(graph), "--random", "0", JITFLOW_THREADS="none")
+    assert done.returncode == 2
+    assert "JITFLOW_THREADS='none': expected a positive number" in done.stderr
+    assert "Traceback" not in done.stderr
