@@ -5,7 +5,7 @@ A variable is bound once in a kernel, so a pass that writes a body twice must re
 
 from __future__ import annotations
 
-from jitflow.expr import Buffer, Expr, Load, Var, substitute
+from jitflow.expr import INDEX, Binary, Buffer, Expr, Load, Var, binary, substitute
 from jitflow.record import map_children
 from lowering.loop_ir import Alloc, Atomic, Body, CallKernel, CheckIndex, For, Let, Stmt, Store
 
@@ -22,6 +22,8 @@ def renew(body: Body, values: dict[Var, Expr], buffers: dict[Buffer, Buffer] | N
         new = map_children(expression, e)
         if isinstance(new, Load) and new.buffer in places:
             return Load(places[new.buffer], new.index, new.mask)
+        if new is not e and isinstance(new, Binary) and new.type is INDEX:
+            return binary(new.op, new.a, new.b)
         return new
 
     def statement(s: Stmt) -> Stmt:
