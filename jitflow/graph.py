@@ -440,16 +440,6 @@ def toposort(roots: Iterable[Node], stop: frozenset[Node] | set[Node] = frozense
     return order
 
 
-def consumers(order: Iterable[Node]) -> dict[Node, list[Node]]:
-    """Return for each node of `order` the nodes of `order` that read it, each once, in order."""
-    users: dict[Node, list[Node]] = {}
-    for node in order:
-        users.setdefault(node, [])
-        for x in dict.fromkeys(node.inputs):
-            users.setdefault(x, []).append(node)
-    return users
-
-
 def name_nodes(order: Sequence[Node]) -> dict[Node, str]:
     """Return a unique name for each node: the user's, or ``op_N`` counted in topological order.
 

@@ -150,13 +150,6 @@ def mul_dims(*dims: Dim) -> Dim:
     return fold_dim(simplify_index(product * number))
 
 
-def sub_dims(a: Dim, b: Dim) -> Dim:
-    """Return ``a - b``."""
-    if isinstance(a, int) and isinstance(b, int):
-        return fold_dim(a - b)
-    return fold_dim(simplify_index(as_index(a) - as_index(b)))
-
-
 def element_count(shape: Iterable[Dim]) -> Dim:
     """Return the number of elements of `shape`."""
     return mul_dims(*shape)
