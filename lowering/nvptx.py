@@ -185,8 +185,17 @@ def emit_llvm(kernels: Sequence[Kernel], target: str | Target) -> str:
 
 
 def emit_ptx(kernels: Sequence[Kernel], target: str | Target = "nvptx:sm_90") -> str:
-    """Return the PTX of `kernels`, which have been through the passes of `lowering.pipeline`."""
-    return assemble_ptx(emit_llvm(kernels, target), target)
+    """Return the PTX of `kernels`, which have been through the passes of `lowering.pipeline`.
+
+    Each entry is preceded by the kernel's notes: the graph nodes it computes, and where the user wrote them.
+    """
+    ptx = assemble_ptx(emit_llvm(kernels, target), target)
+    for k in kernels:
+        lines = [line for note in k.notes for line in note.splitlines()]
+        # ptxas reads ASCII only, in comments too.
+        comment = "".join(f"// {line}\n" for line in lines).encode("ascii", "backslashreplace").decode()
+        ptx = ptx.replace(f".visible .entry {k.name}(", f"{comment}.visible .entry {k.name}(")
+    return ptx
 
 
 def assemble_ptx(text: str, target: str | Target) -> str:

@@ -99,6 +99,15 @@ def test_four_neighbours_are_one_access_of_16_bytes() -> None:
     check_lines(emit_ptx(final_kernels([x * y])), "ld.global.nc.v4", "ld.global.nc.v4", "st.global.v4")
 
 
+def test_every_entry_says_what_it_computes_and_where_it_was_written() -> None:
+    x = jf.placeholder("größe", jf.float32, ("n",))
+    ptx = emit_ptx(final_kernels([jf.exp(x)]))
+    check_lines(ptx, "// exp_1: f32[n] = exp(gr\\xf6\\xdfe_0)", ".visible .entry k0(")
+    assert "test_nvptx.py:" in ptx
+    assert ptx.isascii()
+    assert_no_spills(ptx)
+
+
 def test_several_kernels_are_one_module() -> None:
     x = jf.placeholder("x", jf.float32, ("n",))
     ptx = emit_ptx(final_kernels([x.sum()]))
