@@ -24,13 +24,14 @@ from jitflow.errors import ClosedError, DeviceError, FeedError, GraphError, Limi
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.graph_text import show_graph
 from jitflow.rewrite import rewrite
+from jitflow.simplify import evaluate_index
 from jitflow.structure import find_node, flatten, mirror, rebuild
 from jitflow.tensor import as_tensor
-from lowering.gpu_program import GpuProgram, lower_gpu
+from lowering.gpu.program import GpuProgram, lower_gpu
 from lowering.plan import Packed
 from lowering.program import Program, find_static, lower, pack_program
 from lowering.target import Target, from_name, host
-from runtime.buffers import ArenaPool, check_out, check_outs_apart
+from runtime.buffers import ArenaPool, aligned_array, check_out, check_outs_apart
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
 
@@ -466,7 +467,10 @@ class Session:
     def _run_once(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
         """Run a program without inputs and let go of it."""
         loaded = LoadedProgram(program.signature, load_object(program.object_code()), self._consts(program, log))
-        results = PortableEntry(loaded, LIST, self._arenas).run_arrays(())
+        # Read over and over: vectors that do not cross cache lines are worth the trouble.
+        shapes = [tuple(evaluate_index(d, {}) for d in n.shape) for n in program.plan.outputs]
+        out = [aligned_array(s, n.dtype) for s, n in zip(shapes, program.plan.outputs, strict=True)]
+        results = PortableEntry(loaded, LIST, self._arenas).run_arrays((), out)
         loaded.close()
         return results
 

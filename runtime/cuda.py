@@ -20,12 +20,13 @@ import numpy as np
 
 from jitflow.errors import ClosedError, DeviceError, FeedError, ForkError, OutOfMemoryError
 
-# None where the extra is not installed; tests put a driver without hardware here.
-driver: Any
 try:
-    from cuda.bindings import driver
+    from cuda.bindings import driver as _installed
 except ImportError:
-    driver = None
+    _installed = None
+
+#: The binding, or None where the extra is not installed; tests put a driver without hardware here.
+driver: Any = _installed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

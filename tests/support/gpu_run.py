@@ -13,8 +13,8 @@ from jitflow.rewrite import expand
 from jitflow.simplify import evaluate_index
 from jitflow.types import Dim
 from lowering.fuse import FusionGroup, fuse
-from lowering.gpu_build import GpuKernels, build_gpu
-from lowering.gpu_schedule import GpuSchedule
+from lowering.gpu.build import GpuKernels, build_gpu
+from lowering.gpu.schedule import GpuSchedule
 from lowering.interp import interpret
 from lowering.loop_ir import Kernel
 from lowering.pipeline import run_pipeline

@@ -2,7 +2,7 @@
 
 A *team* of threads computes one row: a whole block, or for a row of few elements (a constant) a warp or a part of one,
 with several rows to a block. Thread i of a team of w takes elements i, i + w, i + 2w, ... in this order; their partial
-results meet in `lowering.gpu_fold`. Where a row is short enough to be unrolled, what a later stage wants again stays in
+results meet in `lowering.gpu.fold`. Where a row is short enough to be unrolled, what a later stage wants again stays in
 registers:
 
     block i in n:                                       # softmax of rows of 1024
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from jitflow.expr import INDEX, Binary, Const, Expr, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_fold import fold_block, fold_segment, share_segment
-from lowering.gpu_schedule import WARP, GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages, in_order
+from lowering.gpu.fold import fold_block, fold_segment, share_segment
+from lowering.gpu.schedule import WARP, GpuSchedule, power_of_two
+from lowering.gpu.stages import Point, Stages, in_order
 from lowering.loop_ir import Body, For, If, Let, Stmt
 from lowering.signature import Signature
 from lowering.trace import unflatten_index

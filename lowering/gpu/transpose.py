@@ -19,8 +19,8 @@ from jitflow.graph import Node
 from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_schedule import WARP, GpuSchedule
-from lowering.gpu_space import Space, elements, placed
+from lowering.gpu.schedule import WARP, GpuSchedule
+from lowering.gpu.space import Space, elements, placed
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store, statements
 from lowering.signature import Signature
 from lowering.trace import Element, Emitter, flat_index, substitute_all, unflatten_index

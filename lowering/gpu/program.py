@@ -14,8 +14,8 @@ from jitflow.expr import Const, Expr, const_index
 from jitflow.graph import Node
 from jitflow.types import dim_text
 from lowering.fuse import FusionGroup
-from lowering.gpu_build import GpuKernels, build_gpu
-from lowering.gpu_launch import launch_geometry
+from lowering.gpu.build import GpuKernels, build_gpu
+from lowering.gpu.launch import launch_geometry
 from lowering.loop_ir import Kernel
 from lowering.nvptx import emit_llvm, emit_ptx
 from lowering.pipeline import run_pipeline

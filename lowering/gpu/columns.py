@@ -25,10 +25,10 @@ from collections.abc import Callable, Sequence
 from jitflow.expr import INDEX, Binary, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_fold import fold_slots
-from lowering.gpu_rows import place_on, size_of
-from lowering.gpu_schedule import GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages, in_order
+from lowering.gpu.fold import fold_slots
+from lowering.gpu.rows import place_on, size_of
+from lowering.gpu.schedule import GpuSchedule, power_of_two
+from lowering.gpu.stages import Point, Stages, in_order
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store
 from lowering.reduction import Accumulator
 from lowering.signature import Signature

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from jitflow.expr import INDEX, Buffer, Const, Expr, Load, Var, compare, const_index, eq
 from jitflow.simplify import simplify_index
 from lowering.fuse import FusionGroup
-from lowering.gpu_fold import fold_block, new_accumulator
-from lowering.gpu_rows import place_on, point_at, size_of
-from lowering.gpu_schedule import GpuSchedule, power_of_two
-from lowering.gpu_stages import Point, Stages, in_order
+from lowering.gpu.fold import fold_block, new_accumulator
+from lowering.gpu.rows import place_on, point_at, size_of
+from lowering.gpu.schedule import GpuSchedule, power_of_two
+from lowering.gpu.stages import Point, Stages, in_order
 from lowering.loop_ir import Body, For, If, Kernel, Let, Stmt, Store
 from lowering.reduction import Accumulator
 from lowering.signature import Signature, unbound_dims

@@ -3,12 +3,12 @@
 Which form a group takes, and in which order each form folds (fixed by the group's types and the schedule alone; bits
 may differ from the CPU's, except in matrix products):
 
-- ``map``: `lowering.gpu_map`, a few elements per thread; `lowering.gpu_transpose` where operands are transposed.
-- ``reduce`` over the innermost axis: `lowering.gpu_rows`, a row per block, warp or part of a warp; element k is folded
+- ``map``: `lowering.gpu.elementwise`, a few elements per thread; `lowering.gpu.transpose` for transposed operands.
+- ``reduce`` over the innermost axis: `lowering.gpu.rows`, a row per block, warp or part of a warp; element k is folded
   by thread ``k % threads``, threads are halved inside each warp, the warps folded in order.
-- ... of few long rows: `lowering.gpu_split`, several blocks per row and a kernel per stage.
-- ``reduce`` over outer axes: `lowering.gpu_columns`, a column per thread or per few threads, folded in order.
-- ``contract``: `lowering.gpu_matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU. Where
+- ... of few long rows: `lowering.gpu.split`, several blocks per row and a kernel per stage.
+- ``reduce`` over outer axes: `lowering.gpu.columns`, a column per thread or per few threads, folded in order.
+- ``contract``: `lowering.gpu.matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU. Where
   one side is declared as a single row or column, tiles would be mostly empty: then it is folded like a row or a column.
 
 A kernel's grid is one axis of blocks: y and z end at 65535, and sizes are known at run time only.
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from jitflow.expr import Buffer
 from jitflow.graph import Node
 from lowering.fuse import FusionGroup
-from lowering.gpu_columns import build_columns
-from lowering.gpu_map import build_map
-from lowering.gpu_matmul import as_product, build_matmul, runs_along_k
-from lowering.gpu_rows import build_rows
-from lowering.gpu_schedule import GpuSchedule
-from lowering.gpu_split import build_split, split_of
+from lowering.gpu.columns import build_columns
+from lowering.gpu.elementwise import build_map
+from lowering.gpu.matmul import as_product, build_matmul, runs_along_k
+from lowering.gpu.rows import build_rows
+from lowering.gpu.schedule import GpuSchedule
+from lowering.gpu.split import build_split, split_of
 from lowering.loop_ir import Kernel
 from lowering.reduction import reduce_of
 from lowering.signature import Signature, make_kernel, notes_of, signature_of

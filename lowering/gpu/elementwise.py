@@ -26,9 +26,9 @@ from jitflow.expr import INDEX, Const, Expr, Load, Select, Var, compare, const_i
 from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_schedule import GpuSchedule
-from lowering.gpu_space import Space, addresses, elements, flat_signature, flatten, merge_axes, placed
-from lowering.gpu_transpose import build_transposition, find_transposed
+from lowering.gpu.schedule import GpuSchedule
+from lowering.gpu.space import Space, addresses, elements, flat_signature, flatten, merge_axes, placed
+from lowering.gpu.transpose import build_transposition, find_transposed
 from lowering.loop_ir import Body, For, If, Let, Stmt, Store, statements
 from lowering.signature import Signature
 from lowering.trace import flat_index, unflatten_index

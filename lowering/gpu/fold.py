@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from jitflow.expr import INDEX, Buffer, Call, Expr, Load, Var, const_index, eq
 from jitflow.simplify import simplify_index
-from lowering.gpu_schedule import WARP
+from lowering.gpu.schedule import WARP
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Stmt, Store
 from lowering.reduction import Accumulator
 

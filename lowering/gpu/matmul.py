@@ -45,7 +45,7 @@ from jitflow.expr import (
 from jitflow.record import walk
 from jitflow.simplify import free_vars, poly_of, simplify_index
 from lowering.fuse import Axis, FusionGroup
-from lowering.gpu_schedule import GpuSchedule, power_of_two
+from lowering.gpu.schedule import GpuSchedule, power_of_two
 from lowering.loop_ir import Alloc, Barrier, Body, For, If, Let, Stmt, Store, statements
 from lowering.signature import Signature, store_outputs
 from lowering.trace import Demand, Emitter, Subscripts, flat_index, substitute_all, trace, unflatten_index

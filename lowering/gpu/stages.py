@@ -2,7 +2,7 @@
 
 A stage holds the reductions, and the full-size outputs, whose inputs are there: softmax has three (maximum, sum of
 exponentials, quotients). :class:`Stages` builds the work at one element; which threads take which elements, and how
-their partial results meet, is up to `lowering.gpu_rows`, `lowering.gpu_columns` and `lowering.gpu_split`.
+their partial results meet, is up to `lowering.gpu.rows`, `lowering.gpu.columns` and `lowering.gpu.split`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from jitflow.expr import INDEX, Buffer, Expr, Load, Var, const_index
 from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import FusionGroup
-from lowering.gpu_fold import fold, new_accumulator
+from lowering.gpu.fold import fold, new_accumulator
 from lowering.loop_ir import Alloc, Body, For, Let, Stmt, Store
 from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
 from lowering.signature import Signature, store_output, store_outputs
