@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import math
 import mmap
 import os
 import threading
@@ -65,6 +66,15 @@ def _allocate(nbytes: int) -> tuple[object, int]:
     except (MemoryError, OSError, OverflowError, ValueError):
         raise OutOfMemoryError(f"no memory for {nbytes} bytes of intermediate results") from None
     return memory, _align(memory.ctypes.data, ALIGNMENT)
+
+
+def aligned_array(shape: tuple[int, ...], dtype: DType) -> Array:
+    """Return an uninitialized array that begins at a multiple of the alignment, in huge pages if it is large."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory, address = _allocate(nbytes)
+    raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
+    first = address - raw.__array_interface__["data"][0]
+    return raw[first : first + nbytes].view(dtype.np).reshape(shape)
 
 
 def _align(address: int, to: int) -> int:
@@ -411,16 +421,17 @@ def check_out(array: object, spec: OutputSpec, shape: tuple[int, ...]) -> Array:
     """
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise FeedTypeError(f"out for {spec.name!r} must be a numpy array, not {_a(type(array))}")
-    if array.dtype != numpy_dtype(spec.dtype) or array.shape != shape:
+    # A subclass may say anything about its shape: the base array over the same memory is what counts.
+    base = np.asarray(array)
+    if base.dtype != numpy_dtype(spec.dtype) or base.shape != shape:
         raise FeedError(
-            f"out for {spec.name!r} must be {spec.dtype.name} of shape {shape}, "
-            f"got {array.dtype} of shape {array.shape}"
+            f"out for {spec.name!r} must be {spec.dtype.name} of shape {shape}, got {base.dtype} of shape {base.shape}"
         )
-    if not array.flags.writeable:
+    if not base.flags.writeable:
         raise FeedError(f"out for {spec.name!r} is read-only")
-    if _may_overlap_itself(array):
-        raise FeedError(f"out for {spec.name!r} overlaps itself: strides {array.strides} for shape {shape}")
-    return np.asarray(array)
+    if _may_overlap_itself(base):
+        raise FeedError(f"out for {spec.name!r} overlaps itself: strides {base.strides} for shape {shape}")
+    return base
 
 
 def is_plain(array: Array) -> bool:

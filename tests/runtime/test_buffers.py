@@ -29,6 +29,7 @@ from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, Ji
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.buffers import (
     ArenaPool,
+    aligned_array,
     arena_size,
     canonicalize,
     check_out,
@@ -546,3 +547,14 @@ def test_inputs_in_the_way_of_outputs_are_copied() -> None:
     np.testing.assert_array_equal(apart[0], [0, 1, 2, 3])
     assert apart[1] is inputs[1]
     assert apart[2] is inputs[2]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 7), (1 << 20, 2)])
+def test_aligned_arrays_begin_at_a_cache_line_and_own_their_memory(shape: tuple[int, ...]) -> None:
+    array = aligned_array(shape, float32)
+    assert array.shape == shape
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    assert array.__array_interface__["data"][0] % 64 == 0
+    array[...] = 1.0
+    assert array.sum() == max(1, np.prod(shape, dtype=int)) or array.size == 0
