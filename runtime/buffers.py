@@ -70,6 +70,8 @@ def _allocate(nbytes: int) -> tuple[object, int]:
 
 def aligned_array(shape: tuple[int, ...], dtype: DType) -> Array:
     """Return an uninitialized array that begins at a multiple of the alignment, in huge pages if it is large."""
+    if dtype.np is None:
+        raise DTypeError(f"numpy has no arrays of {dtype.name}")
     nbytes = math.prod(shape) * dtype.itemsize
     memory, address = _allocate(nbytes)
     raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]

@@ -555,6 +555,6 @@ def test_aligned_arrays_begin_at_a_cache_line_and_own_their_memory(shape: tuple[
     assert array.shape == shape
     assert array.dtype == np.float32
     assert array.flags.c_contiguous
-    assert array.__array_interface__["data"][0] % 64 == 0
+    assert array.size == 0 or array.__array_interface__["data"][0] % 64 == 0
     array[...] = 1.0
-    assert array.sum() == max(1, np.prod(shape, dtype=int)) or array.size == 0
+    assert array.sum() == array.size
