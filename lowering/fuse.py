@@ -423,7 +423,7 @@ class _Fuser:
             if (
                 d.kind == "map"
                 and len(wanted) == 1
-                and wanted[0] == tuple(a.var for a in d.rows)
+                and wanted[0] == tuple(simplify_index(a.var, d.extents) for a in d.rows)
                 and all(same_dim(_dim(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True))
                 and not self._reaches(d, others)
                 and not _reads(d, node)

@@ -80,6 +80,11 @@ def test_bias_and_activation_join_the_matrix_product() -> None:
     assert outline(jf.relu(x @ w + b)) == ["contract: matmul add maximum*"]
 
 
+def test_bias_joins_the_product_of_a_single_row() -> None:
+    x, w = jf.placeholder("x", jf.float32, (1, 100)), jf.placeholder("w", jf.float32, (100, 30))
+    assert outline(jf.relu(x @ w + 1.0)) == ["contract: matmul add maximum*"]
+
+
 def test_a_transposed_operand_is_read_in_place() -> None:
     x, w = matrix(), jf.placeholder("w", jf.float32, (30, 100))
     assert outline(x @ w.T) == ["contract: permute_dims matmul*"]
