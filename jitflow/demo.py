@@ -50,7 +50,7 @@ def classify_by_numpy(images: Any, labels: Any, batch: Any) -> Any:
     return labels[distance.argmin(axis=1)]
 
 
-def best_time(run: Callable[[], Any], *, seconds: float = 0.5) -> float:
+def best_time(run: Callable[[], Any], *, seconds: float = 0.2) -> float:
     """Return the shortest of many runs of `run`, in seconds."""
     best, end = float("inf"), time.perf_counter() + seconds
     while True:

@@ -205,6 +205,8 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
         return found
     outer = begin_guards()
     try:
+        if attrs and "name" in attrs:
+            check_name(attrs["name"])
         inferred = op.infer(*(x.type for x in inputs), **(attrs or {}))
         check_shape(inferred.shape)
     except JitflowError as error:
@@ -221,6 +223,14 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
     node.tensor = None
     with _LOCK:
         return _NODES.setdefault(key, node)
+
+
+def check_name(name: Any) -> None:
+    """Raise GraphError unless `name` can name a node: comments of generated code hold it, on one line."""
+    if not isinstance(name, str):
+        raise GraphError(f"a name is a string, got {type(name).__name__}")
+    if not name or not name.isprintable():
+        raise GraphError(f"{name!r} cannot be a name: it must be one line of printable characters")
 
 
 def located(error: JitflowError) -> JitflowError:

@@ -18,8 +18,8 @@ import numpy as np
 
 from jitflow import numpy_protocol
 from jitflow.dtypes import DType, as_dtype
-from jitflow.errors import DTypeError, GraphError, JitflowError, ShapeError
-from jitflow.graph import Node, located, make_constant, make_placeholder, make_variable
+from jitflow.errors import DTypeError, JitflowError, ShapeError
+from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
 from jitflow.ops import cast, compare, elementwise, index, linalg, maths, movement, naming, reduce
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
 
@@ -432,11 +432,11 @@ def asarray(x: Any, dtype: Any = None) -> Tensor:
 
 
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise located(GraphError(f"a name is a string, got {type(name).__name__}"))
-    if not name or "\n" in name:
-        raise located(GraphError(f"{name!r} cannot be a name: it must be one line of at least one character"))
-    return name
+    try:
+        check_name(name)
+    except JitflowError as error:
+        raise located(error) from None
+    return str(name)
 
 
 def _as_array(value: Any, what: str) -> np.ndarray[Any, Any]:

@@ -474,8 +474,8 @@ def symbol(name: str) -> str:
 
 def local(key: object, name: str) -> str:
     """Return a readable name for a value: the letters of `name`, made unique by `key`."""
-    # A leading digit would make it a number to LLVM.
-    return f"%{re.sub(r'^(?=[0-9])|[^A-Za-z0-9_]', '_', name)}.{key}"
+    # A leading digit would make it a number to LLVM, which also cuts names at 1024 letters: then they are not unique.
+    return f"%{re.sub(r'^(?=[0-9])|[^A-Za-z0-9_]', '_', name[:60])}.{key}"
 
 
 def emit_module(

@@ -219,13 +219,13 @@ NAMES: list[Case] = [
         lambda: jf.placeholder("", jf.float32, ()),
         jf.GraphError,
         ValueError,
-        "'' cannot be a name: it must be one line of at least one character",
+        "'' cannot be a name: it must be one line of printable characters",
     ),
     (
         lambda: x().named("a\nb"),
         jf.GraphError,
         ValueError,
-        "'a\\nb' cannot be a name: it must be one line of at least one character",
+        "'a\\nb' cannot be a name: it must be one line of printable characters",
     ),
 ]
 
