@@ -19,7 +19,7 @@ from typing import Any
 from jitflow.errors import at_site
 from jitflow.expr import Const, Expr, Var, as_index, const_index
 from jitflow.graph import Node, make_placeholder, toposort
-from jitflow.simplify import evaluate_index, simplify_index
+from jitflow.simplify import evaluate_index, free_vars, simplify_index
 from jitflow.types import Dim, dim_text, element_count
 from lowering import cpu
 from lowering.arena import greatest, padded, place_arrays
@@ -258,7 +258,7 @@ def lower(
     for group in groups:
         schedule = choose_contraction(group, target) if group.kind == "contract" else _NO_PRODUCT
         operand = packed_operand(group, schedule)
-        if operand is not None and places[operand.node].space != "const":
+        if operand is not None and not _is_packable(operand, places):
             operand = None
         key = (group_key(group), operand is None)
         made = kernels.get(key)
@@ -304,6 +304,11 @@ def lower(
     )
     built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
     return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+
+
+def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:
+    """Tell whether a factor is known when a session starts, and so is its size (an extent may be another's dim)."""
+    return places[operand.node].space == "const" and not any(free_vars(d) for d in operand.shape)
 
 
 #: The schedule of groups without a matrix product.

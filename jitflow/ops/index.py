@@ -55,6 +55,9 @@ def _element_take(index: Index, x: Reader, indices: Reader, *, axis: int) -> Exp
 
 def _numpy_take(x: Array, indices: Array, *, axis: int) -> Array:
     n = x.shape[axis]
+    shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+    if 0 in shape:
+        return np.zeros(shape, x.dtype)  # nothing is taken, so no index is looked at
     wrapped = np.where(indices < 0, indices + np.int64(n), indices)
     bad = (wrapped < 0) | (wrapped >= n)
     if bad.any():
@@ -95,6 +98,7 @@ def _samples_take(rng: np.random.Generator) -> Iterator[Sample]:
         ((3, 0), 0, [1]),
         ((3,), 0, np.zeros((0, 2), np.int64)),
         ((0, 2), 0, np.zeros(0, np.int64)),
+        ((3, 0), 0, [7]),
     ):
         yield Sample((draw(rng, float64, *shape), np.asarray(indices)), {"axis": axis})
     for dtype in SUPPORTED:
