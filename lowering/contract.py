@@ -21,10 +21,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug
-from jitflow.expr import Buffer, Const, Expr, Fma, Load, Var, as_index, compare, const, const_index, maximum, minimum
+from jitflow.expr import (
+    Buffer,
+    Const,
+    Expr,
+    Fma,
+    Load,
+    Var,
+    as_index,
+    compare,
+    const,
+    const_index,
+    maximum,
+    minimum,
+    select,
+)
 from jitflow.graph import Node
 from jitflow.simplify import simplify_index
 from lowering.analysis.contraction import Contraction, Factor, contraction_of
@@ -33,8 +48,20 @@ from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Let, Stmt, Sto
 from lowering.microkernel import loop, microkernel
 from lowering.schedule import Schedule
 from lowering.signature import Signature, make_kernel, notes_of, signature_of
-from lowering.trace import Element, Emitter, Subscripts, Values, flat_index, substitute_all, unflatten_index
+from lowering.text import show
+from lowering.trace import (
+    Element,
+    Emitter,
+    Subscripts,
+    Values,
+    flat_index,
+    literal_of,
+    substitute_all,
+    unflatten_index,
+)
 
+#: Rows up to which packing the right factor costs more than reading it as it lies, if only a run knows how many.
+UNPACKED_ROWS = 12
 #: Rows of B read side by side in form ``vector``: the partial sums are read and written once for so many.
 ROWS_AT_ONCE = 8
 #: Sums that run side by side in form ``dots``: two units, a latency of 4, and as many streams as prefetchers follow.
@@ -88,6 +115,14 @@ def ceil_div(a: Expr | int, b: int) -> Expr:
     return simplify_index((as_index(a) + (b - 1)) // b)
 
 
+def part_of(extent: Expr, start: Expr, step: Expr | int) -> Expr:
+    """Return how much of `extent` is in the part of size `step` that begins at `start`, a multiple of it."""
+    step = as_index(step)
+    if isinstance(extent, Const) and isinstance(step, Const) and step.value and extent.value % step.value == 0:
+        return step
+    return minimum(extent - start, step)
+
+
 class _Nest:
     """What all forms share: index variables bound by Lets, elements of the factors, and the epilogue."""
 
@@ -110,7 +145,7 @@ class _Nest:
                 return node, at
         return None
 
-    def let(self, out: list[Stmt], name: str, value: Expr, extent: Expr | None = None) -> Expr:
+    def let(self, out: list[Stmt], name: str, value: Expr | int, extent: Expr | None = None) -> Expr:
         """Bind `value`, if it is worth it, to a variable below `extent`; append the Let to `out`."""
         value = simplify_index(value, self.extents)
         if isinstance(value, (Const, Var)):
@@ -187,19 +222,31 @@ class _Nest:
 
     @property
     def batch_extent(self) -> Expr:
-        extent: Expr = const_index(1)
-        for a in self.c.batch:
-            extent = extent * a.extent
-        return simplify_index(extent)
+        return _extent(self.c.batch)
 
 
 @dataclass(frozen=True, eq=False)
 class _Matrix:
-    """Rows of a matrix in memory: `buffer`, the element where (row, k) begins, and the distance of neighbours."""
+    """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart."""
 
     buffer: Buffer
-    offset: Callable[[Expr, Expr], Expr]
+    offset: Callable[[Expr], Expr]
     stride: Expr
+
+
+#: Given a panel and what to do with its matrix, the statements that do it.
+_Right: TypeAlias = Callable[[Expr, Callable[[_Matrix], Body]], Body]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """The extents of a strip in one panel and k block, `tall` whole tiles of rows; `first` is 0 where sums begin."""
+
+    rows: Expr
+    tall: Expr
+    cols: Expr
+    depth: Expr
+    first: Expr
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +273,8 @@ class _Tiles(_Nest):
         s = schedule
         shape = (s.mc, s.kc) if s.left == "rows" else (s.kc, s.mc)
         self.a_block = Buffer("a_block", self.dtype, shape, "scratch", 64)
-        self.b_block = Buffer("b_block", self.dtype, (s.block_n // s.nr, s.kc, s.nr), "scratch", 64)
+        count = s.block_n // s.nr if s.pack_b else 1
+        self.b_block = Buffer("b_block", self.dtype, (count, s.kc, s.nr), "scratch", 64)
         self.c_block = Buffer("c_block", self.dtype, (s.block_m, s.block_n), "scratch", 64)
 
     def body(self) -> Body:
@@ -248,8 +296,8 @@ class _Tiles(_Nest):
             # Blocks that follow each other share columns, and so the packed right factor.
             i = self.let(out, "i0", tile % m_blocks * s.block_m)
             j = self.let(out, "j0", tile // m_blocks * s.block_n)
-            rows = self.let(out, "rows", minimum(c.m.extent - i, const_index(s.block_m)))
-            cols = self.let(out, "cols", minimum(c.n.extent - j, const_index(s.block_n)))
+            rows = self.let(out, "rows", part_of(c.m.extent, i, s.block_m))
+            cols = self.let(out, "cols", part_of(c.n.extent, j, s.block_n))
             where = _Block(batch, self.unflatten(out, c.batch, batch), i, j, rows, cols)
             out += loop("p", k_blocks, lambda p: self.k_block(where, p, k_blocks, k_step))
             return tuple(out)
@@ -258,8 +306,9 @@ class _Tiles(_Nest):
         return tuple(top)
 
     def scratch(self) -> list[Buffer]:
-        used = [self.a_block] if self.schedule.pack_a else []
-        used += [self.b_block] if self.schedule.pack_b and self.panels is None else []
+        s = self.schedule
+        packs = self.panels is None and (s.pack_b or not _divides(s.nr, self.c.n.extent))
+        used = [self.a_block] * s.pack_a + [self.b_block] * packs
         return used + ([self.c_block] if self.target is None else [])
 
     def k_block(self, where: _Block, p: Expr, k_blocks: Expr, k_step: Expr) -> Body:
@@ -267,24 +316,31 @@ class _Tiles(_Nest):
         c, s = self.c, self.schedule
         out: list[Stmt] = []
         k0 = self.let(out, "k0", p * k_step)
-        depth = self.let(out, "depth", minimum(c.k.extent - k0, k_step))
-        if s.pack_b and self.panels is None:
-            out += self.pack_right(where, k0, depth)
-        right = self.right(where, k0)
+        depth = self.let(out, "depth", part_of(c.k.extent, k0, k_step))
+        in_place = self.in_place(out, where)
+        out += self.pack_right(where, in_place, k0, depth)
+        right = self.right(where, in_place, k0)
         is_last = None if k_blocks == const_index(1) else compare("eq", p, k_blocks - 1)
 
         def strip(q: Expr) -> Body:
             out: list[Stmt] = []
             i = self.let(out, "i1", where.i + q * s.mc)
-            rows = self.let(out, "strip", minimum(where.rows - q * s.mc, const_index(s.mc)))
+            rows = self.let(out, "strip", part_of(where.rows, q * s.mc, s.mc))
+            tall = self.let(out, "tall", rows // s.mr)
             if s.pack_a:
                 out += self.pack_left(where.at, i, rows, k0, depth)
             left = self.left(where, i, k0)
 
             def panel(q: Expr) -> Body:
                 out: list[Stmt] = []
-                cols = self.let(out, "width", minimum(where.cols - q * s.nr, const_index(s.nr)))
-                out += self.multiply(where, left, right, i, q, rows, cols, depth, p)
+                exact = _divides(s.nr, c.n.extent)
+                cols = self.let(out, "width", s.nr if exact else minimum(where.cols - q * s.nr, const_index(s.nr)))
+                sums = self.sums(where, i, q)
+
+                def multiply(right: _Matrix) -> Body:
+                    return self.multiply(left, right, sums, q, _Tile(rows, tall, cols, depth, p))
+
+                out += right(q, multiply)
                 if not self.is_plain:
                     done = self.epilogue(where, i, q, rows, cols)
                     out += done if is_last is None else (If(is_last, done),)
@@ -297,91 +353,94 @@ class _Tiles(_Nest):
         return tuple(out)
 
     def left(self, where: _Block, i: Expr, k0: Expr) -> _Matrix:
-        """Return where the left factor's rows from `i` and columns from `k0` are."""
+        """Return where the left factor is: row `r` from `i` on, at `k0`."""
         s, place = self.schedule, self.c.left.place
         if s.pack_a:
             stride = const_index(s.kc if s.left == "rows" else s.mc)
-            return _Matrix(self.a_block, lambda r, _: r * stride if s.left == "rows" else r, stride)
+            return _Matrix(self.a_block, lambda r: r * stride if s.left == "rows" else r, stride)
         assert place is not None
         flat = place.flat
 
-        def offset(r: Expr, _: Expr) -> Expr:
+        def offset(r: Expr) -> Expr:
             return substitute_all(flat, {**where.at, self.c.m.var: i + r, self.c.k.var: k0})
 
         buffer = self.signature.leaves[place.node]
         return _Matrix(buffer, offset, place.across if s.left == "rows" else place.along)
 
-    def right(self, where: _Block, k0: Expr) -> _Matrix:
-        """Return where the right factor's panels from column `where.j` and row `k0` are."""
+    def in_place(self, out: list[Stmt], where: _Block) -> Expr:
+        """Return how many panels of the block are read where they are: the first ones, each as wide as a tile."""
+        c, nr = self.c, self.schedule.nr
+        whole = self.let(out, "whole", where.cols // nr)
+        if not self.schedule.pack_b:
+            return whole
+        place = c.right.place
+        if self.panels is not None or place is None or c.right.unit != "across" or isinstance(c.m.extent, Const):
+            return const_index(0)
+        return self.let(out, "in_place", select(compare("le", c.m.extent, UNPACKED_ROWS), whole, 0))
+
+    def right(self, where: _Block, in_place: Expr, k0: Expr) -> _Right:
+        """Return what chooses, for panel `q`, where the right factor is."""
         s, c, place = self.schedule, self.c, self.c.right.place
         nr = const_index(s.nr)
         if self.panels is not None:
-            per_batch = ceil_div(c.n.extent, s.nr)
-
-            def packed(q: Expr, _: Expr) -> Expr:
-                panel = where.batch * per_batch + where.j // s.nr + q
-                return (panel * c.k.extent + k0) * s.nr
-
-            return _Matrix(self.panels, packed, nr)
-        if s.pack_b:
-            return _Matrix(self.b_block, lambda q, _: q * (s.kc * s.nr), nr)
-        assert place is not None
+            axes = _right_batch(c)
+            batch = flat_index(tuple(where.at[a.var] for a in axes), [a.extent for a in axes], self.extents)
+            first = batch * ceil_div(c.n.extent, s.nr) + where.j // s.nr
+            ready = _Matrix(self.panels, lambda q: ((first + q) * c.k.extent + k0) * s.nr, nr)
+            return lambda q, use: use(ready)
+        packed = _Matrix(self.b_block, lambda q: (q - in_place) * (s.kc * s.nr), nr)
+        if in_place == const_index(0) or place is None:
+            return lambda q, use: use(packed)
         flat = place.flat
 
-        def offset(q: Expr, _: Expr) -> Expr:
+        def offset(q: Expr) -> Expr:
             return substitute_all(flat, {**where.at, c.n.var: where.j + q * s.nr, c.k.var: k0})
 
-        return _Matrix(self.signature.leaves[place.node], offset, place.along)
+        here = _Matrix(self.signature.leaves[place.node], offset, place.along)
+        if not s.pack_b and _divides(s.nr, c.n.extent):
+            return lambda q, use: use(here)
+        return lambda q, use: (If(compare("lt", q, in_place), use(here), use(packed)),)
 
-    def multiply(
-        self,
-        where: _Block,
-        left: _Matrix,
-        right: _Matrix,
-        i: Expr,
-        q: Expr,
-        rows: Expr,
-        cols: Expr,
-        depth: Expr,
-        first: Expr,
-    ) -> Body:
-        """Return the calls of the microkernels on a strip of `rows` rows and panel `q`."""
-        s, c = self.schedule, self.c
-        zero = const_index(0)
+    def sums(self, where: _Block, i: Expr, q: Expr) -> _Matrix:
+        """Return where the sums of panel `q` are: row `r` from `i` on."""
+        c, s = self.c, self.schedule
+        if self.target is None:
+            stride = const_index(s.block_n)
+            return _Matrix(self.c_block, lambda r: (i - where.i + r) * stride + q * s.nr, stride)
+
+        def offset(r: Expr) -> Expr:
+            return (where.batch * c.m.extent + i + r) * c.n.extent + where.j + q * s.nr
+
+        return _Matrix(self.signature.outputs[self.target[0]], offset, c.n.extent)
+
+    def multiply(self, left: _Matrix, right: _Matrix, sums: _Matrix, q: Expr, part: _Tile) -> Body:
+        """Return the calls of the microkernels on a strip of rows and panel `q`."""
+        s = self.schedule
 
         def call(height: int, r: Expr, count: Expr) -> Body:
-            ragged = s.form == "direct" and not _divides(s.nr, c.n.extent)
-            kernel = microkernel(self.dtype, height, s.nr, left=s.left, ragged=ragged, masks=s.masks)
+            kernel = microkernel(self.dtype, height, s.nr, left=s.left, masks=s.masks)
             self.callees[kernel.name] = kernel
-            if self.target is None:
-                sums, stride = self.c_block, const_index(s.block_n)
-                at = (i - where.i + r) * s.block_n + q * s.nr
-            else:
-                sums, stride = self.signature.outputs[self.target[0]], c.n.extent
-                at = (where.batch * c.m.extent + i + r) * c.n.extent + where.j + q * s.nr
-            offsets = (left.offset(r, zero), right.offset(q, zero), at)
+            offsets = (left.offset(r), right.offset(q), sums.offset(r))
             return (
                 CallKernel(
                     kernel.name,
-                    (left.buffer, right.buffer, sums),
+                    (left.buffer, right.buffer, sums.buffer),
                     tuple(simplify_index(o, self.extents) for o in offsets),
-                    (count, cols, depth, left.stride, right.stride, stride, first),
+                    (count, part.cols, part.depth, left.stride, right.stride, sums.stride, part.first),
                 ),
             )
 
-        out: list[Stmt] = []
-        tall = self.let(out, "tall", rows // s.mr)
-        out += loop("r", tall, lambda r: call(s.mr, r * s.mr, const_index(s.mr)))
+        whole = loop("r", part.tall, lambda r: call(s.mr, r * s.mr, const_index(s.mr)))
+        if _divides(s.mr, self.c.m.extent):
+            return whole
         height = s.rest or s.mr
-        done = simplify_index(tall * s.mr)
+        done = simplify_index(part.tall * s.mr)
 
         def short(r: Expr) -> Body:
             top = simplify_index(done + r * height)
-            return call(height, top, minimum(rows - top, const_index(height)))
+            return call(height, top, minimum(part.rows - top, const_index(height)))
 
-        if not _divides(s.mr, c.m.extent):
-            out += loop("r", ceil_div(rows - done, height), short)
-        return tuple(out)
+        return (*whole, *loop("r", ceil_div(part.rows - done, height), short))
 
     def pack_left(self, at: Mapping[Var, Expr], i: Expr, rows: Expr, k0: Expr, depth: Expr) -> Body:
         """Return the copy of the left factor to its block, along what is contiguous in memory."""
@@ -407,24 +466,28 @@ class _Tiles(_Nest):
 
         return loop("x", rows if by_rows else depth, row)
 
-    def pack_right(self, where: _Block, k0: Expr, depth: Expr) -> Body:
-        """Return the copy of the right factor to panels ``b_block[q, k, l]``; what the last has too many of is zero.
+    def pack_right(self, where: _Block, in_place: Expr, k0: Expr, depth: Expr) -> Body:
+        """Return the copy of the panels after the first `in_place` to ``b_block[q, k, l]``, with zeros past the end.
 
         Where rows are contiguous, a row is dealt to all panels before the next is read; else one panel is filled after
         the other, so that the lines its elements come from stay in the cache.
         """
         nr, k = self.schedule.nr, self.c.k
-        whole, rest = simplify_index(where.cols // nr), simplify_index(where.cols % nr)
+        if self.panels is not None:
+            return ()
+        whole, rest = simplify_index(where.cols // nr - in_place), simplify_index(where.cols % nr)
 
         def piece(q: Expr, kk: Expr, width: Expr) -> Body:
             out: list[Stmt] = []
             at_k = self.let(out, "k", k0 + kk, k.extent)
-            return (*out, *self.piece(where.at, where.j + q * nr, width, at_k, self.b_block, (q, kk)))
+            n0 = simplify_index(where.j + (in_place + q) * nr)
+            return (*out, *self.piece(where.at, n0, width, at_k, self.b_block, (q, kk)))
 
         full = const_index(nr)
-        if self.c.right.unit == "along":
+        body: Body = ()
+        if self.schedule.pack_b and self.c.right.unit == "along":
             body = loop("q", whole, lambda q: loop("kk", depth, lambda kk: piece(q, kk, full)))
-        else:
+        elif self.schedule.pack_b:
             body = loop("kk", depth, lambda kk: loop("q", whole, lambda q: piece(q, kk, full)))
         if _divides(nr, self.c.n.extent):
             return body
@@ -483,7 +546,7 @@ class _Rows(_Nest):
             batch = self.let(out, "batch", t // blocks, self.batch_extent)
             at = self.unflatten(out, c.batch, batch)
             j = self.let(out, "j0", simplify_index(t % blocks, self.extents) * self.width)
-            cols = self.let(out, "cols", minimum(c.n.extent - j, const_index(self.width)))
+            cols = self.let(out, "cols", part_of(c.n.extent, j, self.width))
             rows = [
                 {**at, c.m.var: const_index(r), **self.unflatten(out, c.m_axes, const_index(r))} for r in self.heights
             ]
@@ -651,11 +714,39 @@ def packed_operand(group: FusionGroup, schedule: Schedule) -> PackedOperand | No
     others = _reached([d.node for d in c.left.demands] + [n for n, _ in group.outputs], members, stop=c.node)
     if len(mine) != 1 or mine[0] in others or any(n.op.fallible for n in reached):
         return None
-    batch: Expr = const_index(1)
-    for a in c.batch:
-        batch = batch * a.extent
-    shape = (simplify_index(batch), ceil_div(c.n.extent, schedule.nr), c.k.extent, const_index(schedule.nr))
-    return PackedOperand(mine[0], c.node.dtype, shape, f"panels of {schedule.nr}")
+    batch = _extent(_right_batch(c))
+    shape = (batch, ceil_div(c.n.extent, schedule.nr), c.k.extent, const_index(schedule.nr))
+    return PackedOperand(mine[0], c.node.dtype, shape, f"panels of {schedule.nr} of {_recipe(c, reached)}")
+
+
+def _right_batch(c: Contraction) -> tuple[Axis, ...]:
+    """Return the axes of the batch along which the right factor differs: only these are packed."""
+    return tuple(a for a in c.batch if c.right.depends_on(a))
+
+
+def _extent(axes: Sequence[Axis]) -> Expr:
+    extent: Expr = const_index(1)
+    for a in axes:
+        extent = extent * a.extent
+    return simplify_index(extent)
+
+
+def _recipe(c: Contraction, reached: Sequence[Node]) -> str:
+    """Return how the right factor is made of its leaf, in words that are equal only if that is."""
+    number = {n: k for k, n in enumerate(reached)}
+    axes = {"b": _right_batch(c), "n": c.n_axes, "k": (c.k,)}
+    renamed: dict[Var, Expr] = {a.var: Var(f"{name}{k}") for name, some in axes.items() for k, a in enumerate(some)}
+    read = []
+    for d in c.right.demands:
+        parts = (*d.at, *(() if d.cond is None else (d.cond,)))
+        read.append(f"%{number[d.node]}[{', '.join(show(substitute_all(x, renamed)) for x in parts)}]")
+    steps = []
+    for node in reached:
+        # An array prints as its shape only; its key holds its bits.
+        attrs = {name: getattr(value, "key", value) for name, value in node.attrs}
+        inputs = (repr(literal_of(x)) if literal_of(x) is not None else f"%{number[x]}" for x in node.inputs)
+        steps.append(f"%{number[node]} = {node.op.name}{attrs or ''}({', '.join(inputs)})" if node.inputs else "")
+    return "; ".join([show(c.right.expr), *read, *filter(None, steps)])
 
 
 def build_pack(group: FusionGroup, name: str, names: Mapping[Node, str], schedule: Schedule) -> Kernel:
@@ -674,9 +765,9 @@ def build_pack(group: FusionGroup, name: str, names: Mapping[Node, str], schedul
         assert isinstance(t, Var)
         nest.extents[t] = total
         out: list[Stmt] = []
-        batch = nest.let(out, "batch", t // panels, nest.batch_extent)
+        batch = nest.let(out, "batch", t // panels, operand.shape[0])
         q = nest.let(out, "q", t % panels, panels)
-        at = nest.unflatten(out, c.batch, batch)
+        at = nest.unflatten(out, _right_batch(c), batch)
         nr = schedule.nr
         n0 = simplify_index(q * nr)
         width = const_index(nr) if _divides(nr, c.n.extent) else minimum(c.n.extent - n0, const_index(nr))

@@ -1,11 +1,12 @@
 """The innermost part of matrix products: a register tile, as a small kernel that many kernels call.
 
     kernel multiply_f32_6x64(a, b, c; rows, cols, depth, lda, ldb, ldc, first):
-      c[r, l] = (0 if first == 0 else c[r, l]) + sum over k of a[r, k] * b[k, l]        r < rows <= 6, l < cols <= 64
+      for r < rows <= 6, l < cols <= 64:
+        c[r, l] = (0 if first == 0 else c[r, l]) + sum over k < depth of a[r, k] * b[k, l]
 
 Each element is one chain of Fma over increasing k, continued from `c`, so neither the tile nor where k is cut changes
-a bit. The tile is in registers, one row of `b` at a time is loaded and used for every row of `a`. At the edges of a matrix
-`rows` and `cols` say how much of the tile is there; rows that are not repeat the last one and are not stored.
+a bit. The tile is in registers; one row of `b` at a time is loaded and used for every row of `a`. At the edges of a
+matrix `rows` and `cols` say how much of the tile is there; rows that are not repeat the last one and are not stored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from jitflow.dtypes import DType, bool_
+from jitflow.dtypes import DType
 from jitflow.expr import (
     INDEX,
     Binary,
@@ -22,7 +23,6 @@ from jitflow.expr import (
     Expr,
     Fma,
     Load,
-    Select,
     Var,
     compare,
     const,
@@ -49,14 +49,12 @@ def loop(name: str, extent: Expr | int, make: Callable[[Expr], Body], kind: Loop
 
 
 @functools.cache
-def microkernel(
-    dtype: DType, mr: int, nr: int, *, left: LeftForm = "rows", ragged: bool = False, masks: bool = True
-) -> Kernel:
+def microkernel(dtype: DType, mr: int, nr: int, *, left: LeftForm = "rows", masks: bool = True) -> Kernel:
     """Return the kernel of an `mr` x `nr` tile; see the module docstring. The same arguments give the same object.
 
     Its dims are ``rows, cols, depth, lda, ldb, ldc, first``; `lda`, `ldb`, `ldc` are the distances of rows (of columns,
-    where `left` is ``columns``) in elements. Rows of `b` are read up to `nr`; if `ragged`, only up to `cols`. With `masks`,
-    edges are masked loads and stores, else they take a way of their own through memory.
+    where `left` is ``columns``) in elements. Rows of `b` are read up to `nr`, whatever `cols` is. With `masks`, the
+    edges of `c` are masked loads and stores, else they take a way of their own through memory.
     """
     rows, cols, depth, lda, ldb, ldc, first = dims = tuple(
         Var(name, INDEX, 0) for name in ("rows", "cols", "depth", "lda", "ldb", "ldc", "first")
@@ -66,8 +64,6 @@ def microkernel(
     c = Buffer("c", dtype, (rows, ldc))
     acc = Buffer("acc", dtype, (mr, nr), "register")
     row = Buffer("row", dtype, (nr,), "register")
-    there = Buffer("there", bool_, (nr,), "register")
-    zero = const(0, dtype)
 
     def across(make: Callable[[Expr], Body]) -> Body:
         return loop("l", nr, make, "vectorized")
@@ -76,12 +72,6 @@ def microkernel(
         return loop("r", mr, lambda r: across(lambda l: (make(r, l),)), "unrolled")
 
     def step(k: Expr) -> Body:
-        def load(l: Expr) -> Body:
-            value: Expr = Load(b, (k, l))
-            if ragged:
-                value = Select(Load(there, (l,)), value, zero)
-            return (Store(row, (l,), value),)
-
         def multiply(r: Expr) -> Body:
             x = Var("x", type_of(dtype))
             at = minimum(r, rows - 1)
@@ -90,27 +80,24 @@ def microkernel(
                 *across(lambda l: (Store(acc, (r, l), Fma(x, Load(row, (l,)), Load(acc, (r, l)))),)),
             )
 
-        return (Alloc(row), *across(load), *loop("r", mr, multiply, "unrolled"))
+        return (
+            Alloc(row),
+            *across(lambda l: (Store(row, (l,), Load(b, (k, l))),)),
+            *loop("r", mr, multiply, "unrolled"),
+        )
 
     edges = _masked_edges if masks else _tile_edges
     start, end = edges(acc, c, rows, cols, whole)
 
-    def clear(l: Expr) -> Body:
-        # One loop for both, so that the masks have as many lanes as the vectors they are for.
-        mask: Body = (Store(there, (l,), compare("lt", l, cols)),) if ragged else ()
-        return (*mask, *loop("r", mr, lambda r: (Store(acc, (r, l), zero),), "unrolled"))
-
     body: Body = (
         Alloc(acc),
-        *((Alloc(there),) if ragged else ()),
-        *across(clear),
+        *whole(lambda r, l: Store(acc, (r, l), const(0, dtype))),
         If(compare("ne", first, 0), start),
         *loop("k", depth, step),
         *end,
     )
-    words = ["multiply", dtype.short, f"{mr}x{nr}"]
-    words += ["columns"] * (left == "columns") + ["ragged"] * ragged
-    return Kernel("_".join(words), (a, b, c), dims, body, frozenset((a, b)))
+    name = f"multiply_{dtype.short}_{mr}x{nr}" + ("_columns" if left == "columns" else "")
+    return Kernel(name, (a, b, c), dims, body, frozenset((a, b)))
 
 
 _Whole: TypeAlias = "Callable[[Callable[[Expr, Expr], Stmt]], Body]"

@@ -1,8 +1,8 @@
 """A contraction group and a target into a :class:`Schedule`: form, register tile, blocks, packing, and the reasons.
 
 Chosen from what is declared (dtypes, literal extents, strides) and the target's facts; the same declaration gives the
-same code on any machine. The cost of a register tile of `mr` rows and `nv` vectors, in cycles per k, is a tenth of a cycle
-per load (one of each row's element, one of each vector) and the largest of
+same code on any machine. The cost of a register tile of `mr` rows and `nv` vectors, in cycles per k, is a tenth of a
+cycle per load (one of each row's element, one of each vector) and the largest of
 
 - ``mr * nv / 2``: two fused multiply-adds per cycle;
 - 0.7 per load: what a tile of one vector reaches that does nothing but load (24x16 of f32: 148 of 210 GFLOP/s);
@@ -45,6 +45,8 @@ BAD_STRIDE = 4096
 FEW_ROWS = 4
 #: Accumulators of a tile: more than enough to hide latency, and they leave registers for the operands.
 ACCUMULATORS = 24
+#: How much cheaper a tile other than the best for large matrices must be: each is some 15 ms of compile time.
+WORTH_A_TILE = 1.1
 #: Stands for an extent that is not known when comparing tiles: so many that edges do not count.
 UNKNOWN = 1 << 16
 
@@ -100,7 +102,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     masks = target.can_mask(dtype)
     mr, nv, rest = _tile(m, n, lanes, target)
     nr = nv * lanes
-    direct = _is_small(c.right, n, k, dtype) and (masks or (n is not None and n % nr == 0))
+    direct = _is_small(c.right, n, k, dtype)
     pack_a, left, why = _left(c.left, n, dtype)
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
@@ -146,20 +148,20 @@ def _tile(m: int | None, n: int | None, lanes: int, target: Target) -> tuple[int
     tiles = []
     for nv in (4, 3, 2, 1):
         mr = min((free - nv) // nv, ACCUMULATORS // nv, 16)
-        if m is not None and m <= mr:
-            tiles.append((m, nv, 0))
-        elif mr > 1:
+        if mr * nv >= 8:
             tiles.append((mr, nv, _rest(m, mr, nv)))
-    return min(tiles, key=lambda t: _cycles(m or UNKNOWN, n or UNKNOWN, lanes, *t))
+    costs = {t: _cycles(m or UNKNOWN, n or UNKNOWN, lanes, *t) for t in tiles}
+    first = min(tiles, key=lambda t: _cycles(UNKNOWN, UNKNOWN, lanes, *t))
+    best = min(tiles, key=costs.__getitem__)
+    return best if costs[best] * WORTH_A_TILE < costs[first] else first
 
 
 def _rest(m: int | None, mr: int, nv: int) -> int:
     """Return the height of the tile for the rows that are left by tiles of `mr`, 0 if another of these will do."""
     least = -(-8 // nv)  # accumulators that keep two units with a latency of 4 busy
-    left = mr if m is None else m % mr
-    if left == 0 or 2 * least > mr:
-        return 0
-    return least if m is None else max(left, least) % mr
+    left = least if m is None else m % mr
+    height = -(-left // least) * least
+    return height if height < mr and 2 * least <= mr else 0
 
 
 def _cycles(m: int, n: int, lanes: int, mr: int, nv: int, rest: int) -> float:

@@ -40,6 +40,10 @@ class Factor:
     place: InPlace | None
     unit: str | None
 
+    def depends_on(self, axis: Axis) -> bool:
+        """Tell whether it differs along `axis`."""
+        return _depends(self.expr, self.demands, axis)
+
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
