@@ -1,4 +1,4 @@
-"""A constant factor whose depth is equal to a symbolic dim only by a guard cannot be packed ahead, but is multiplied."""
+"""A constant factor whose depth equals a symbolic dim only by a guard cannot be packed ahead, but is multiplied."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def test_a_constant_factor_may_meet_a_symbolic_depth() -> None:
     data = np.ones((130, 16), np.float32)
     with jf.Session([y]) as session:
         np.testing.assert_array_equal(session.run(y, {x: data}), data @ w)
-        with pytest.raises(jf.FeedError, match="m and 16|m must equal 16|16"):
+        with pytest.raises(jf.FeedError, match="m must equal 16"):
             session.run(y, {x: np.ones((3, 15), np.float32)})
