@@ -335,8 +335,8 @@ class Session:
             found = self._programs.get(key)
             if found is None:
                 # In the order of the graph, so that the same sets give the same code in whatever order they come.
-                ordered = sorted(key[0], key=lambda n: self._place.get(n, -1))
-                found = self._programs[key] = self._compile_new(ordered, sorted(key[1], key=self._place.__getitem__))
+                ordered = [sorted(nodes, key=lambda n: self._place.get(n, -1)) for nodes in key]
+                found = self._programs[key] = self._compile_new(*ordered)
             return found
 
     def _compile_new(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:

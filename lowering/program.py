@@ -469,7 +469,8 @@ def find_static(fetches: Sequence[Node], feeds: Collection[Node]) -> list[Node]:
         if node in feeds or node.op.name == "placeholder" or _has_dims(node.shape) or _has_dims(node.attrs):
             static[node] = False
         else:
-            static[node] = all(static[x] for x in node.inputs)
+            # What may fail must fail in the run that asks for it, not when the session starts.
+            static[node] = not node.op.fallible and all(static[x] for x in node.inputs)
     frontier: dict[Node, None] = {}
     fetched = set(fetches)
     for node in order:

@@ -1,0 +1,235 @@
+"""Faults of resources and processes: bad calls in processes of their own, fork, exit, memory, devices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+import jitflow as jf
+from jitflow import config
+from runtime import cpu
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HEAD = """
+import os, sys, threading, time
+import numpy as np
+import jitflow as jf
+x = jf.placeholder("x", jf.float32, ("n",))
+w = jf.variable("w", np.arange(4, dtype=np.float32))
+y = jf.exp(x) * jf.sum(w)
+feed = np.zeros(5, np.float32)
+"""
+
+
+def run(program: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run `program` in a fresh process; it must neither hang nor end by a signal."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", HEAD + program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode >= 0, f"ended by signal {-done.returncode}: {done.stderr}"
+    return done
+
+
+@pytest.mark.parametrize("part", ["feed", "index", "out", "strange", "other"])
+def test_no_bad_call_ends_the_process_or_breaks_what_is_beside_it(part: str) -> None:
+    words = {
+        "feed": ["feed_by"],
+        "index": ["index", "wrong", "divisions"],
+        "out": ["out"],
+        "strange": ["strange"],
+        "other": [
+            "close",
+            "run_inside",
+            "goes",
+            "lists",
+            "arrays",
+            "sessions",
+            "row_of",
+            "limit",
+            "memory",
+            "everything",
+        ],
+    }[part]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("attacks.py")), *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert " attacks, 0 failed" in done.stdout
+
+
+FORKS = """
+session = jf.Session([y])
+f = session.function([x], y)
+want = session.run(y, {x: feed}).tolist()
+stop = threading.Event()
+def busy():
+    k = 0
+    while not stop.is_set():
+        k += 1
+        with jf.Session(jf.sin(x) * float(k)) as other:
+            other.run(jf.sin(x) * float(k), {x: feed})
+        f(feed)
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for t in threads: t.start()
+failed = 0
+for round in range(10):
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(20)
+        try:
+            assert f(feed).tolist() == want
+            assert session.run([y, x], {x: feed})[0].tolist() == want
+            z = jf.cos(x) * float(round)
+            with jf.Session(z) as mine:
+                assert mine.run(z, {x: feed}).tolist() == [float(round)] * 5
+            session.close()
+        except jf.ForkError:
+            pass
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    failed += os.waitpid(child, 0)[1] != 0
+stop.set()
+for t in threads: t.join()
+assert f(feed).tolist() == want
+sys.exit(failed != 0)
+"""
+
+
+def test_f51_a_forked_child_works_while_the_parent_compiles_and_runs() -> None:
+    done = run(FORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+EXIT_WHILE_RUNNING = """
+big = np.zeros(200_000, np.float32)
+session = jf.Session([y])
+f = session.function([x], y)
+def busy():
+    while True:
+        f(big); session.run(y, {x: big})
+for _ in range(2): threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.1)
+print("done")
+"""
+
+EXIT_WITH_REFERENCES = """
+import atexit, weakref
+session = jf.Session([y])
+f = session.function([x], y)
+f(feed)
+class Late:
+    def __del__(self, f=f, feed=feed):
+        f(feed)
+late = Late()
+cycle = [late, session]; cycle.append(cycle)
+atexit.register(lambda: print(f(feed)[0] == 6.0 and "done"))
+sys.f = f
+"""
+
+
+@pytest.mark.parametrize("program", [EXIT_WHILE_RUNNING, EXIT_WITH_REFERENCES], ids=["running", "references"])
+def test_f53_the_interpreter_exits_cleanly(program: str) -> None:
+    done = run(program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done"
+    assert "Error" not in done.stderr
+
+
+MEMORY = """
+import resource
+from pathlib import Path
+m = jf.placeholder("m", jf.float32, ("n", "n"))
+z = jf.sum(jf.softmax(m @ m) @ m)
+session = jf.Session(z)
+f = session.function([m], z)
+small = np.eye(8, dtype=np.float32)
+want = f(small).tolist()
+big = np.ones((3000, 3000), np.float32)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
+held = session._arenas.nbytes
+for call in (lambda: f(big), lambda: session.run(z, {m: big}), lambda: session.run([m @ m], {m: big})):
+    try:
+        call()
+    except MemoryError as error:
+        assert isinstance(error, jf.JitflowError) and "bytes" in str(error), repr(error)
+    else:
+        raise SystemExit("it found memory where there is none")
+assert f(small).tolist() == want
+assert session._arenas.nbytes <= max(held, 1 << 20)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_f47_no_memory_is_a_memory_error_and_what_was_taken_is_freed() -> None:
+    done = run(MEMORY)
+    assert done.stdout.strip() == "done", done.stdout + done.stderr
+
+
+def test_f54_a_gpu_that_is_not_there_is_a_device_error_and_the_cpu_goes_on() -> None:
+    x = jf.placeholder("x", jf.float32, ("n",))
+    y = jf.exp(x)
+    with pytest.raises(jf.DeviceError, match="cuda") as caught:
+        jf.Session(y, device="cuda:99")
+    assert isinstance(caught.value, RuntimeError)
+    with jf.Session(y) as session:
+        assert session.run(y, {x: [0]}) == [1]
+
+
+@pytest.mark.parametrize("name", ["z80", "x86-64-v9", "", "nvptx:sm_90", "nvptx", "X86-64-V3", "cpu; rm"])
+def test_f54_unknown_targets_are_refused(name: str) -> None:
+    x = jf.placeholder("x", jf.float32, ("n",))
+    with config.override(target_cpu=name):
+        if name == "":
+            jf.Session(jf.exp(x)).close()
+        else:
+            with pytest.raises(jf.DeviceError, match=r"target is called|is no CPU"):
+                jf.Session(jf.exp(x))
+
+
+def test_f55_executable_memory_that_is_forbidden_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden() -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(llvm, "check_jit_execution", forbidden)
+    cpu._check_executable_memory.cache_clear()
+    x = jf.placeholder("x", jf.float32, ("n",))
+    y = jf.tanh(x) * 7.0
+    with pytest.raises(jf.CompileError, match="may not make memory executable"):
+        jf.Session(y)
+    monkeypatch.undo()
+    with jf.Session(y) as session:
+        assert session.run(y, {x: [0]}) == [0]
+
+
+def test_f33_arrays_that_go_away_during_a_call_are_held() -> None:
+    x = jf.placeholder("x", jf.float32, ("n",))
+    y = jf.sum(jf.exp(x))
+    with jf.Session(y) as session:
+        f = session.function([x], y)
+        for n in (1, 1000, 200_000):
+            assert f(np.zeros(n, np.float32)) == n
+            assert f(np.zeros((n, 3), np.float32)[:, 1]) == n
+            assert session.run(y, {x: np.zeros(n, np.float32)}) == n
