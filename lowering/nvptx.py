@@ -23,7 +23,7 @@ from jitflow.expr import Buffer, Type, const_index
 from lowering.cpu import parse
 from lowering.emit_arith import type_text
 from lowering.emit_expr import ExprEmitter
-from lowering.gpu.launch import launch_geometry, shared_layout
+from lowering.launch import launch_geometry, shared_layout
 from lowering.llvm import KernelAbi, KernelEmitter, TargetOps, emit_module, local, symbol
 from lowering.loop_ir import For, Kernel, statements
 from lowering.target import Target, from_name, machine

@@ -15,7 +15,7 @@ from jitflow.graph import Node
 from jitflow.types import dim_text
 from lowering.fuse import FusionGroup
 from lowering.gpu.build import GpuKernels, build_gpu
-from lowering.gpu.launch import launch_geometry
+from lowering.launch import launch_geometry
 from lowering.loop_ir import Kernel
 from lowering.nvptx import emit_llvm, emit_ptx
 from lowering.pipeline import run_pipeline

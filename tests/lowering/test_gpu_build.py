@@ -13,9 +13,9 @@ from jitflow.dtypes import as_dtype
 from jitflow.errors import CompilerBug
 from jitflow.graph import OPS, make_node, make_placeholder
 from lowering.exact import fma
-from lowering.gpu.launch import launch_geometry
 from lowering.gpu.schedule import GpuSchedule
 from lowering.interp import interpret
+from lowering.launch import launch_geometry
 from lowering.loop_ir import Alloc, Barrier, Body, For, Kernel, map_body, statements
 from lowering.text import show
 from tests.support.check_lines import check_lines

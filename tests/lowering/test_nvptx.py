@@ -16,7 +16,7 @@ from jitflow.graph import OPS, make_node, make_placeholder
 from jitflow.simplify import evaluate_index
 from lowering import ptxas
 from lowering.cpu import parse
-from lowering.gpu.launch import launch_geometry, shared_layout
+from lowering.launch import launch_geometry, shared_layout
 from lowering.loop_ir import Kernel
 from lowering.nvptx import CHIPS, assemble_ptx, emit_llvm, emit_ptx, gpu_target, legalize
 from lowering.pipeline import run_pipeline
