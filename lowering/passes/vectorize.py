@@ -59,7 +59,7 @@ from lowering.loop_ir import (
 from lowering.renew import renew
 from lowering.target import Target
 
-#: A constant number of vectors up to this is written out; more become a loop.
+#: A constant number of vectors of a cheap body up to this is written out; more become a loop.
 STRAIGHT = 16
 #: Bytes that the lanes of a loop's own buffers may take on the stack: half of what a kernel may.
 STACK_LIMIT = 8 << 10
@@ -172,7 +172,9 @@ def _constant(loop: For, extent: int, full: int, copies: int, masks: bool) -> Bo
     while full > extent > 0 and full // 2 >= extent:
         full //= 2
     whole, done = extent // full, 0
-    if whole > STRAIGHT and not _indexes_registers(loop):
+    # Where a body is so long that fewer copies of it fill the machine, a loop costs nothing and compiles faster.
+    straight = STRAIGHT if copies >= 4 else copies
+    if whole > straight and not _indexes_registers(loop):
         outer = Var(f"{loop.var.name}_o", INDEX, 0)
         out.append(For(outer, const_index(whole // copies), _statements(loop, outer * (full * copies), full, copies)))
         done = whole // copies * copies
