@@ -45,11 +45,11 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
     needed = set(order)
     for node in given:
         if node not in needed:
-            raise FeedError(f"feed {names[node]!r} is not needed for what is fetched")
+            raise FeedError(at_site(f"feed {names[node]!r} is not needed for what is fetched", node.site))
     for node in order:
         if node.op.name == "placeholder" and node not in given:
             raise FeedError(at_site(f"placeholder {names[node]!r} ({node.type}) is not fed", node.site))
-    arrays = {node: as_feed(value, node, names[node]) for node, value in given.items()}
+    arrays = {node: _located_feed(value, node, names[node]) for node, value in given.items()}
     dims = bind_dims(arrays, names)
     _check_dims_are_known(order, dims)
     check_guards(order, dims, skip=arrays)
@@ -65,9 +65,16 @@ def _resolve(feeds: Mapping[Any, Any], everything: Sequence[Node], names: Mappin
         if node not in names:
             raise FeedError(at_site(f"feed {node!r} is not needed for what is fetched", node.site))
         if node in given:
-            raise FeedError(f"{names[node]!r} is fed twice")
+            raise FeedError(at_site(f"{names[node]!r} is fed twice", node.site))
         given[node] = value
     return given
+
+
+def _located_feed(value: Any, node: Node, name: str) -> Array:
+    try:
+        return as_feed(value, node, name)
+    except (FeedError, DTypeError) as error:
+        raise type(error)(at_site(str(error), node.site)) from None
 
 
 def as_feed(value: Any, node: Node, name: str) -> Array:

@@ -152,8 +152,8 @@ class Session:
         nodes = flatten(fetches, self._nodes)
         given = self.feed_nodes({} if feeds is None else feeds)
         if not nodes:
-            if given:
-                raise FeedError(f"nothing is fetched, so feed {self._names[next(iter(given))]!r} is not needed")
+            for node in given:
+                raise FeedError(at_site(f"nothing is fetched, so feed {self._names[node]!r} is not needed", node.site))
             return rebuild(fetches, iter(()))
         compiled = self._programs.get((frozenset(nodes), frozenset(given)))
         if compiled is None:
@@ -189,7 +189,7 @@ class Session:
             if node not in self._names:
                 raise GraphError(at_site(f"input {node!r} is no part of this session's graph", node.site))
             if node in fed[:k]:
-                raise FeedError(f"input {self._name(node)!r} of the function is named twice")
+                raise FeedError(at_site(f"input {self._name(node)!r} of the function is named twice", node.site))
         nodes = flatten(outputs, self._nodes)
         key = (fed, tuple(nodes))
         with self._lock:
@@ -306,7 +306,7 @@ class Session:
             if node not in self._names:
                 raise FeedError(at_site(f"feed {node!r} is no part of this session's graph", node.site))
             if node in given:
-                raise FeedError(f"{self._names[node]!r} is fed twice")
+                raise FeedError(at_site(f"{self._names[node]!r} is fed twice", node.site))
             given[node] = value
         return given
 

@@ -448,7 +448,7 @@ def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:
         measure="measure",
         run="run",
         inputs=inputs,
-        outputs=tuple(OutputSpec(names[n], n.dtype, len(n.shape)) for n in plan.outputs),
+        outputs=tuple(OutputSpec(names[n], n.dtype, len(n.shape), n.site) for n in plan.outputs),
         n_slots=len(plan.dims),
         n_status=len(plan.checks),
         guards=tuple(g.message for g in plan.guards),

@@ -52,6 +52,7 @@ class OutputSpec:
     name: str
     dtype: DType
     rank: int
+    site: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -422,17 +422,18 @@ def check_out(array: object, spec: OutputSpec, shape: tuple[int, ...]) -> Array:
     Strides and alignment are free: what a program cannot write in place is copied at the end. Raises FeedError.
     """
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise FeedTypeError(f"out for {spec.name!r} must be a numpy array, not {_a(type(array))}")
+        message = f"out for {spec.name!r} must be a numpy array, not {_a(type(array))}"
+        raise FeedTypeError(at_site(message, spec.site))
     # A subclass may say anything about its shape: the base array over the same memory is what counts.
     base = np.asarray(array)
     if base.dtype != numpy_dtype(spec.dtype) or base.shape != shape:
-        raise FeedError(
-            f"out for {spec.name!r} must be {spec.dtype.name} of shape {shape}, got {base.dtype} of shape {base.shape}"
-        )
+        expected, given = f"{spec.dtype.name} of shape {shape}", f"{base.dtype} of shape {base.shape}"
+        raise FeedError(at_site(f"out for {spec.name!r} must be {expected}, got {given}", spec.site))
     if not base.flags.writeable:
-        raise FeedError(f"out for {spec.name!r} is read-only")
+        raise FeedError(at_site(f"out for {spec.name!r} is read-only", spec.site))
     if _may_overlap_itself(base):
-        raise FeedError(f"out for {spec.name!r} overlaps itself: strides {base.strides} for shape {shape}")
+        message = f"out for {spec.name!r} overlaps itself: strides {base.strides} for shape {shape}"
+        raise FeedError(at_site(message, spec.site))
     return base
 
 
@@ -457,7 +458,7 @@ def check_outs_apart(outs: list[Array], specs: tuple[OutputSpec, ...]) -> None:
     """Raise FeedError if two of the ``out=`` arrays share memory."""
     for (a, first), (b, second) in itertools.combinations(zip(outs, specs, strict=True), 2):
         if _share_memory(a, b):
-            raise FeedError(f"out for {first.name!r} and out for {second.name!r} overlap")
+            raise FeedError(at_site(f"out for {first.name!r} and out for {second.name!r} overlap", second.site))
 
 
 def part_overlaps(inputs: list[Array], outs: list[Array]) -> list[Array]:

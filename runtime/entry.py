@@ -271,8 +271,10 @@ def bind_dims(arrays: Sequence[Array], signature: ProgramSignature) -> ctypes.Ar
 def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignature) -> JitflowError:
     shapes = ", ".join(f"{x.name!r} {a.shape}" for x, a in zip(signature.inputs, arrays, strict=True))
     if guard == len(signature.guards):
-        return OutOfMemoryError(f"results or intermediate results need 2**63 bytes or more\n  given: {shapes}")
-    return FeedError(f"{signature.guards[guard]}\n  given: {shapes}")
+        return OutOfMemoryError(f"results or intermediate results need 2**63 bytes or more; given: {shapes}")
+    # The place in the user's code stays at the end.
+    message, at, site = signature.guards[guard].partition("\n  at ")
+    return FeedError(f"{message}\n  given: {shapes}{at}{site}")
 
 
 def _make_output(spec: OutputSpec, shape: tuple[int, ...]) -> Array:
@@ -280,7 +282,8 @@ def _make_output(spec: OutputSpec, shape: tuple[int, ...]) -> Array:
         return np.empty(shape, numpy_dtype(spec.dtype))
     except (MemoryError, ValueError):
         nbytes = math.prod(shape) * spec.dtype.itemsize
-        raise OutOfMemoryError(f"output {spec.name!r} of shape {shape} needs {nbytes} bytes") from None
+        message = f"output {spec.name!r} of shape {shape} needs {nbytes} bytes"
+        raise OutOfMemoryError(at_site(message, spec.site)) from None
 
 
 def _describe(signature: ProgramSignature) -> str:

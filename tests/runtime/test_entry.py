@@ -316,7 +316,7 @@ def test_a_failed_guard_is_explained_with_the_shapes(make: Make) -> None:
     for kwargs in ({}, {"out": out}):
         with pytest.raises(FeedError) as caught:
             f(np.zeros((3, 5)), np.zeros(5), **kwargs)
-        assert str(caught.value) == "m must be even\n  at model.py:9\n  given: 'x' (3, 5), 'y' (5,)"
+        assert str(caught.value) == "m must be even\n  given: 'x' (3, 5), 'y' (5,)\n  at model.py:9"
     assert all((y == 7).all() for y in out)
 
 
