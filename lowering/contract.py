@@ -716,7 +716,7 @@ def packed_operand(group: FusionGroup, schedule: Schedule) -> PackedOperand | No
         return None
     batch = _extent(_right_batch(c))
     shape = (batch, ceil_div(c.n.extent, schedule.nr), c.k.extent, const_index(schedule.nr))
-    return PackedOperand(mine[0], c.node.dtype, shape, f"panels of {schedule.nr} of {_recipe(c, reached)}")
+    return PackedOperand(mine[0], c.node.dtype, shape, f"panels of {schedule.nr} of {_recipe(c, reached, members)}")
 
 
 def _right_batch(c: Contraction) -> tuple[Axis, ...]:
@@ -731,7 +731,7 @@ def _extent(axes: Sequence[Axis]) -> Expr:
     return simplify_index(extent)
 
 
-def _recipe(c: Contraction, reached: Sequence[Node]) -> str:
+def _recipe(c: Contraction, reached: Sequence[Node], members: Collection[Node]) -> str:
     """Return how the right factor is made of its leaf, in words that are equal only if that is."""
     number = {n: k for k, n in enumerate(reached)}
     axes = {"b": _right_batch(c), "n": c.n_axes, "k": (c.k,)}
@@ -742,6 +742,8 @@ def _recipe(c: Contraction, reached: Sequence[Node]) -> str:
         read.append(f"%{number[d.node]}[{', '.join(show(substitute_all(x, renamed)) for x in parts)}]")
     steps = []
     for node in reached:
+        if node not in members:
+            continue
         # An array prints as its shape only; its key holds its bits.
         attrs = {name: getattr(value, "key", value) for name, value in node.attrs}
         inputs = (repr(literal_of(x)) if literal_of(x) is not None else f"%{number[x]}" for x in node.inputs)
