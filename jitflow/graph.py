@@ -28,6 +28,7 @@ import numpy as np
 from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, promote, promote_weak
 from jitflow.errors import DTypeError, GraphError, JitflowError, OutOfBoundsError, at_site
 from jitflow.expr import Expr
+from jitflow.fork import after_fork_in_child
 from jitflow.types import Guard, Shape, TensorType, begin_guards, check_shape, end_guards
 
 Attrs: TypeAlias = tuple[tuple[str, Any], ...]
@@ -185,6 +186,14 @@ class Node:
 _NODES: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
 _LOCK = threading.RLock()
 _SERIAL = count()
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+after_fork_in_child(_renew_lock)
 
 
 def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = None) -> Node:

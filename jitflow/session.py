@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from jitflow.compile_log import STAGES, SUFFIX, CompileLog, Timing, time_table
 from jitflow.config import Config, current
 from jitflow.errors import ClosedError, DeviceError, FeedError, GraphError, LimitError, at_site
+from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.graph_text import show_graph
 from jitflow.rewrite import rewrite
@@ -37,6 +39,17 @@ from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_en
 
 #: More nodes than this are refused: compiling them would take hours.
 MAX_NODES = 1_000_000
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for session in list(_sessions):
+        session._lock = threading.RLock()
+
+
+after_fork_in_child(_renew_locks)
 
 
 class _Compiled(NamedTuple):
@@ -108,6 +121,7 @@ class Session:
             )
         self._load = load
         self._lock = threading.RLock()
+        _sessions.add(self)
         self._fetches = flatten(fetches)
         order = toposort(self._fetches)
         if len(order) > MAX_NODES:

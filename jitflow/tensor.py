@@ -19,6 +19,7 @@ import numpy as np
 from jitflow import numpy_protocol
 from jitflow.dtypes import DType, as_dtype
 from jitflow.errors import DTypeError, JitflowError, ShapeError
+from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
 from jitflow.ops import cast, compare, elementwise, index, linalg, maths, movement, naming, reduce
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
@@ -26,6 +27,14 @@ from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_tex
 P = ParamSpec("P")
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 _LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+after_fork_in_child(_renew_lock)
 
 
 def as_tensor(node: Node) -> Tensor:

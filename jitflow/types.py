@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from jitflow.dtypes import DType
 from jitflow.errors import LimitError, ShapeError
 from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index
+from jitflow.fork import after_fork_in_child
 from jitflow.simplify import is_nonnegative, known_sign, same_index, simplify_index
 
 Dim: TypeAlias = int | Expr
@@ -26,6 +27,14 @@ MAX_ELEMENTS = 1 << 60
 _DIMS: dict[str, Var] = {}
 _LOCK = threading.Lock()
 _fresh = iter(range(1 << 62))
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+after_fork_in_child(_renew_lock)
 
 
 class Guard(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any
 
 from jitflow.errors import at_site
 from jitflow.expr import Const, Expr, Var, as_index, const_index
+from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, free_vars, simplify_index
 from jitflow.types import Dim, dim_text, element_count
@@ -166,6 +167,14 @@ _OBJECTS: OrderedDict[str, bytes] = OrderedDict()
 _OBJECTS_LIMIT = 256
 _COMMENT = re.compile(r"^;.*\n", re.MULTILINE)
 _LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+after_fork_in_child(_renew_lock)
 
 
 def _compile_once(text: str, target: Target) -> bytes:

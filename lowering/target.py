@@ -14,9 +14,18 @@ import llvmlite.binding as llvm
 
 from jitflow.dtypes import DType
 from jitflow.errors import DeviceError
+from jitflow.fork import after_fork_in_child
 from jitflow.record import record
 
 _START = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _START
+    _START = threading.Lock()
+
+
+after_fork_in_child(_renew_lock)
 
 
 @record

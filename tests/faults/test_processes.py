@@ -121,6 +121,44 @@ def test_f51_a_forked_child_works_while_the_parent_compiles_and_runs() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+LOCKS = """
+import signal
+from jitflow import graph, tensor, types
+from lowering import program, target
+session = jf.Session([y])
+f = session.function([x], y)
+held, leave = threading.Barrier(2), threading.Event()
+def hold():
+    locks = [graph._LOCK, tensor._LOCK, types._LOCK, program._LOCK, target._START, session._lock]
+    for lock in locks: lock.acquire()
+    held.wait()
+    leave.wait()
+    for lock in reversed(locks): lock.release()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    new = jf.cos(jf.placeholder("new", jf.float32, ("another_dim",))) + 3.0
+    with jf.Session(new) as mine:
+        assert mine.run(new, {"new": [0.0]}).tolist() == [4.0]
+    assert session.run([y, x], {x: feed})[0].tolist() == [6.0] * 5
+    assert f(feed).tolist() == [6.0] * 5
+    session.close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+leave.set()
+thread.join()
+sys.exit(status != 0)
+"""
+
+
+def test_f51_locks_that_another_thread_holds_at_the_fork_do_not_stop_the_child() -> None:
+    done = run(LOCKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 EXIT_WHILE_RUNNING = """
 big = np.zeros(200_000, np.float32)
 session = jf.Session([y])
