@@ -29,18 +29,20 @@ from lowering.target import Target
 #: contiguous; ``strips``: one chain per element (`lowering.build`), for everything else.
 Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "strips"]
 
-#: Bytes of k of one panel element: 1536 bytes times a tile's width stay in the second cache beside the rest, and a tile
-#: runs long enough (384 steps of f32) that reading and writing it is below 2%.
-DEPTH_BYTES = 1536
-#: Rows whose block of the left factor (``STRIP_ROWS * DEPTH_BYTES`` = 288 KB) is reused from the second cache.
-STRIP_ROWS = 192
-#: Rows and columns of one parallel block: packing a right factor costs about 0.3 ns per element against 0.01 ns per
-#: row, so a few hundred rows pay for it, and as many blocks as possible feed the workers.
-BLOCK_ROWS, BLOCK_COLS = 768, 512
+#: Bytes of k that one tile sums up before it writes its sums: 1024 steps of f32. More of them mean fewer readings of
+#: partial sums, whose latency nothing hides (at 1024^3, 384 steps are 9% slower); a panel of 256 KB and a strip of the
+#: left factor of 192 KB still fit the second cache.
+DEPTH_BYTES = 4096
+#: Rows of a strip, a multiple of every tile's height: their part of the left factor is used again for each panel.
+STRIP_ROWS = 48
+#: Rows of one parallel block, a multiple of every tile's height. Packing the right factor anew for each block of rows
+#: costs as much as multiplying some 40 of them.
+BLOCK_ROWS = 1056
+#: Columns of one parallel block: 128 are as fast as 1024 and share the work among more workers. Where the left factor is
+#: copied for each block, they must be more, since copying it costs as much as multiplying some 20 columns.
+BLOCK_COLS, BLOCK_COLS_COPIED = 128, 256
 #: Bytes of a right factor that stays in the first cache, or near, whatever its layout: packing would only cost.
 SMALL_BYTES = 64 << 10
-#: A left factor with rows this many bytes apart falls into few cache sets: it is copied to rows that do not.
-BAD_STRIDE = 4096
 #: Rows up to which a matrix is read once and not packed.
 FEW_ROWS = 4
 #: Accumulators of a tile: more than enough to hide latency, and they leave registers for the operands.
@@ -103,7 +105,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     mr, nv, rest = _tile(m, n, lanes, target)
     nr = nv * lanes
     direct = _is_small(c.right, n, k, dtype)
-    pack_a, left, why = _left(c.left, n, dtype)
+    pack_a, left, why = _left(c.left)
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
         why,
@@ -117,7 +119,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         DEPTH_BYTES // dtype.itemsize,
         STRIP_ROWS,
         _block(m, BLOCK_ROWS, mr),
-        _block(n, BLOCK_COLS, nr),
+        _block(n, BLOCK_COLS_COPIED if pack_a else BLOCK_COLS, nr),
         pack_a,
         not direct,
         left,
@@ -176,14 +178,14 @@ def _cycles(m: int, n: int, lanes: int, mr: int, nv: int, rest: int) -> float:
     return -(-n // (nv * lanes)) * (tall * tile(mr) + -(-left // height) * tile(height))
 
 
-def _left(f: Factor, n: int | None, dtype: DType) -> tuple[bool, LeftForm, str]:
-    """Return whether to copy the left factor to a block, along what its rows are, and why."""
+def _left(f: Factor) -> tuple[bool, LeftForm, str]:
+    """Return whether to copy the left factor to a block, along what its rows are, and why.
+
+    Where it lies in even steps it is read in place, even if these are whole pages: the copy costs more.
+    """
     form: LeftForm = "columns" if f.unit == "across" else "rows"
     if f.place is None or f.unit is None:
-        return True, form, "left factor computed into a block"
-    stride = _literal(f.place.across if form == "rows" else f.place.along)
-    if stride is not None and stride * dtype.itemsize % BAD_STRIDE == 0 and (n is None or n > BLOCK_COLS):
-        return True, form, f"left factor copied: its rows are {stride * dtype.itemsize} bytes apart"
+        return True, form, "left factor copied to a block"
     return False, form, "left factor read in place"
 
 
