@@ -133,6 +133,16 @@ def current() -> Config:
 
 
 @contextmanager
+def use(config: Config) -> Iterator[None]:
+    """Make `config` hold in the block, in this thread only: for work that a session does later."""
+    token = _override.set(config)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+@contextmanager
 def override(**knobs: Any) -> Iterator[Config]:
     """Change knobs for the block, in this thread only.
 
@@ -150,11 +160,8 @@ def override(**knobs: Any) -> Iterator[Config]:
             raise TypeError(f"no knob is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         knobs[name] = _checked(name, value, known[name])
     config = replace(current(), **knobs)
-    token = _override.set(config)
-    try:
+    with use(config):
         yield config
-    finally:
-        _override.reset(token)
 
 
 def _checked(name: str, value: Any, kind: str) -> Any:

@@ -6,7 +6,7 @@ agree, guards that inference left open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,11 +40,13 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
         raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
     everything = toposort(fetches)
     names = name_nodes(everything)
-    given = _resolve(feeds, everything, names)
+    given = _resolve(feeds, names)
     order = toposort(fetches, stop=set(given))
     needed = set(order)
-    for node in given:
-        if node not in needed:
+    unused = [node for node in given if node not in needed]
+    dims_needed = open_dims(order, given) if unused else set()
+    for node in unused:
+        if not gives_dims(node, dims_needed):
             raise FeedError(at_site(f"feed {names[node]!r} is not needed for what is fetched", node.site))
     for node in order:
         if node.op.name == "placeholder" and node not in given:
@@ -56,14 +58,13 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
     return Binding(arrays, dims, order)
 
 
-def _resolve(feeds: Mapping[Any, Any], everything: Sequence[Node], names: Mapping[Node, str]) -> dict[Node, Any]:
-    """Return the feeds by node."""
+def _resolve(feeds: Mapping[Any, Any], names: dict[Node, str]) -> dict[Node, Any]:
+    """Return the feeds by node; those that are no part of the graph get a name too."""
     by_name = {name: node for node, name in names.items()}
     given: dict[Node, Any] = {}
     for key, value in feeds.items():
         node = find_node(key, by_name, FeedError, "feed")
-        if node not in names:
-            raise FeedError(at_site(f"feed {node!r} is not needed for what is fetched", node.site))
+        names.setdefault(node, node.name or repr(node))
         if node in given:
             raise FeedError(at_site(f"{names[node]!r} is fed twice", node.site))
         given[node] = value
@@ -134,6 +135,23 @@ def _from_python(value: Any, dtype: DType, name: str) -> Array:
 
 
 # ---- dims
+
+
+def open_dims(order: Sequence[Node], fed: Collection[Node]) -> set[Var]:
+    """Return the dims that the nodes of `order` have and that those of them in `fed` do not determine."""
+    used: set[Var] = set()
+    known: set[Var] = set()
+    for node in order:
+        into = known if node in fed else used
+        for d in node.shape:
+            if not isinstance(d, int):
+                into |= free_vars(d)
+    return used - known
+
+
+def gives_dims(node: Node, dims: Collection[Var]) -> bool:
+    """Tell whether feeding `node` says something about any of `dims`."""
+    return any(v in dims for d in node.shape for v in free_vars(d))
 
 
 def bind_dims(arrays: Mapping[Node, Array], names: Mapping[Node, str]) -> dict[Var, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -73,9 +73,13 @@ def show_graph(fetches: Any, *, sites: bool = True) -> str:
       return y=multiply_0
     """
     named = _named_fetches(fetches)
+    return show_nodes(named, name_nodes(toposort(node for _, node in named)), sites=sites)
+
+
+def show_nodes(named: Sequence[tuple[str | None, Node]], names: Mapping[Node, str], *, sites: bool = True) -> str:
+    """Return the graph that gives the nodes of `named`, each under its name or, for None, under that in `names`."""
     order = toposort(node for _, node in named)
-    names = name_nodes(order)
-    labels = {node: _label(name) for node, name in names.items()}
+    labels = {node: _label(names[node]) for node in order}
     dims = _DimNames()
     lines = [f"graph {VERSION}:"]
     for node in order:

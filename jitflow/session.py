@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitflow.compile_log import STAGES, SUFFIX, CompileLog, Timing, time_table
-from jitflow.config import Config, current
+from jitflow.config import Config, current, use
 from jitflow.errors import ClosedError, DeviceError, FeedError, GraphError, LimitError, at_site
+from jitflow.feeds import gives_dims, open_dims
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, name_nodes, toposort
-from jitflow.graph_text import show_graph
+from jitflow.graph_printer import show_nodes
 from jitflow.rewrite import rewrite
 from jitflow.simplify import evaluate_index
 from jitflow.structure import find_node, flatten, mirror, rebuild
-from jitflow.tensor import as_tensor
 from lowering.gpu.program import GpuProgram, lower_gpu
 from lowering.plan import Packed
 from lowering.program import Program, find_static, lower, pack_program
@@ -233,7 +233,7 @@ class Session:
             raise GraphError(f"unknown stage {stage!r}; stages are {', '.join(STAGES)}")
         nodes = self._fetches if fetches is None else flatten(fetches, self._nodes)
         if stage == "graph":
-            return show_graph([as_tensor(n) for n in nodes])
+            return show_nodes([(None, n) for n in nodes], self._names)
         program = self._default.program
         if fetches is not None:
             program = self._compile(nodes, _placeholders(nodes)).program
@@ -359,12 +359,13 @@ class Session:
         config = self._config
         log = CompileLog(config, self._times)
         self._compilations += 1
-        log.stages(("graph",), lambda stage: show_graph([as_tensor(n) for n in fetches]))
+        log.stages(("graph",), lambda stage: show_nodes([(None, n) for n in fetches], self._names))
         start = time.perf_counter()
         fed = set(feeds)
         original = toposort(fetches, fed)
         log.start_rewrite(fetches)
-        replaced = rewrite(fetches, feeds, log.graph_pass, fast_math=config.fast_math)
+        with use(config):
+            replaced = rewrite(fetches, feeds, log.graph_pass, fast_math=config.fast_math)
         log.clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
         inputs = [replaced[f] for f in feeds]
         wanted = [replaced[f] for f in fetches]
@@ -406,8 +407,12 @@ class Session:
         if foreign:
             n = foreign[-1]
             raise GraphError(at_site(f"{n!r} is no part of this session's graph: create a session with it", n.site))
-        for node in fed - set(needed):
-            raise FeedError(at_site(f"feed {self._name(node)!r} is not needed by these fetches", node.site))
+        unused = fed - set(needed)
+        dims = open_dims(needed, fed) if unused else set()
+        for node in unused:
+            # One that gives the size of an axis is needed, though its values are not.
+            if not gives_dims(node, dims):
+                raise FeedError(at_site(f"feed {self._name(node)!r} is not needed by these fetches", node.site))
         for node in needed:
             if node.op.name == "placeholder" and node not in fed:
                 raise FeedError(at_site(f"placeholder {self._name(node)!r} ({node.type!r}) is not fed", node.site))

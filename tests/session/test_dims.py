@@ -194,6 +194,19 @@ def test_dims_that_no_feed_determines_are_refused_when_the_session_is_made() -> 
         jf.interpret(y)
 
 
+def test_a_feed_may_be_needed_for_its_size_alone() -> None:
+    x = placeholder("x", "n", 2)
+    positions = jf.arange(x.shape[0])
+    with jf.Session([positions, x * 2.0]) as session:
+        assert session.run(positions, {x: ones(3, 2)}).tolist() == [0, 1, 2]
+        assert session.function([x], [positions])(ones(2, 2))[0].tolist() == [0, 1]
+        with pytest.raises(jf.FeedError, match="'x' is not needed"):
+            session.run([], {x: ones(3, 2)})
+        with pytest.raises(jf.GraphError, match="n"):
+            session.run(positions)
+    assert jf.interpret(positions, {x: ones(3, 2)}).tolist() == [0, 1, 2]
+
+
 def test_a_size_that_turns_out_negative_is_refused() -> None:
     x = placeholder("x", "n")
     y = jf.zeros((x.shape[0] - 3,), dtype=jf.float32)

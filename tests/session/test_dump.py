@@ -128,6 +128,10 @@ def test_another_fetch_set_can_be_dumped(net: Net) -> None:
     assert kernels_of(net.session.dump("loops", [net.h])) == kernels_of(text)
     assert "matmul_0" in net.session.dump("graph", "matmul_0")
     assert "softmax" not in net.session.dump("graph", net.h)
+    # Nodes keep the names that the session has given them.
+    assert "return add_0\n" in net.session.dump("graph", "add_0")
+    last = net.session.name_of(jf.argmax(net.columns))
+    assert f"return {last}\n" in net.session.dump("graph", last)
     with pytest.raises(jf.GraphError):
         net.session.dump("loops", "nope")
     with pytest.raises(jf.GraphError):
