@@ -33,13 +33,15 @@ Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "strips"]
 #: partial sums, whose latency nothing hides (at 1024^3, 384 steps are 9% slower); a panel of 256 KB and a strip of the
 #: left factor of 192 KB still fit the second cache.
 DEPTH_BYTES = 4096
-#: Rows of a strip, a multiple of every tile's height: their part of the left factor is used again for each panel.
+#: Heights of register tiles.
+HEIGHTS = (2, 3, 4, 6, 8, 12, 16)
+#: Rows of a strip, a multiple of every height: their part of the left factor is used again for each panel.
 STRIP_ROWS = 48
-#: Rows of one parallel block, a multiple of every tile's height. Packing the right factor anew for each block of rows
+#: Rows of one parallel block, a multiple of every height. Packing the right factor anew for each block of rows
 #: costs as much as multiplying some 40 of them.
 BLOCK_ROWS = 1056
-#: Columns of one parallel block: 128 are as fast as 1024 and share the work among more workers. Where the left factor is
-#: copied for each block, they must be more, since copying it costs as much as multiplying some 20 columns.
+#: Columns of one parallel block: 128 are as fast as 1024 and share the work among more workers. Where the left factor
+#: is copied for each block, they must be more, since copying it costs as much as multiplying some 20 columns.
 BLOCK_COLS, BLOCK_COLS_COPIED = 128, 256
 #: Bytes of a right factor that stays in the first cache, or near, whatever its layout: packing would only cost.
 SMALL_BYTES = 64 << 10
@@ -111,14 +113,15 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         why,
         f"right factor of {k} x {n} read in place" if direct else "right factor packed",
     )
+    block_m = _block(m, BLOCK_ROWS, mr)
     return Schedule(
         "direct" if direct else "packed",
         mr,
         nr,
         rest,
-        DEPTH_BYTES // dtype.itemsize,
-        STRIP_ROWS,
-        _block(m, BLOCK_ROWS, mr),
+        _block(k, DEPTH_BYTES // dtype.itemsize, 1),
+        min(STRIP_ROWS, block_m),
+        block_m,
         _block(n, BLOCK_COLS_COPIED if pack_a else BLOCK_COLS, nr),
         pack_a,
         not direct,
@@ -149,7 +152,8 @@ def _tile(m: int | None, n: int | None, lanes: int, target: Target) -> tuple[int
     free = target.vector_registers - 1 - (not target.has_fma)
     tiles = []
     for nv in (4, 3, 2, 1):
-        mr = min((free - nv) // nv, ACCUMULATORS // nv, 16)
+        most = min((free - nv) // nv, ACCUMULATORS // nv)
+        mr = max((h for h in HEIGHTS if h <= most), default=1)
         if mr * nv >= 8:
             tiles.append((mr, nv, _rest(m, mr, nv)))
     costs = {t: _cycles(m or UNKNOWN, n or UNKNOWN, lanes, *t) for t in tiles}

@@ -133,7 +133,7 @@ def test_edges_are_masked_where_the_target_can() -> None:
 def test_the_reasons_are_in_the_text_and_the_choice_is_repeatable() -> None:
     s = choose(matmul("m", 512, 512))
     assert str(s) == (
-        "packed 6x64+2 kc 1024 mc 48 block 1056x128; 6 rows of 4 vectors in 32 registers; "
+        "packed 6x64+2 kc 512 mc 48 block 1056x128; 6 rows of 4 vectors in 32 registers; "
         "left factor read in place; right factor packed"
     )
     assert choose(matmul("m", 512, 512)) == s
