@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug
 from jitflow.expr import INDEX, Expr, Reduce, Var, as_index
 from jitflow.graph import Node, toposort
@@ -520,19 +521,21 @@ def _reduce_of(node: Node, index: Subscripts) -> Reduce:
     return expr
 
 
-_REDUCES: dict[str, str] = {}
+_FORMS: dict[tuple[str, DType], str] = {}
 
 
 def _form(node: Node) -> str:
     """Return what the element rule of `node` is at its root: ``contract``, ``reduce`` or ``map``."""
-    form = _REDUCES.get(node.op.name)
+    # A rule may choose its root by dtype: a product of bools is no contraction.
+    key = (node.op.name, node.dtype)
+    form = _FORMS.get(key)
     if form is None:
         index = tuple(Var("i", INDEX, floor=0) for _ in node.shape)
         expr = trace(node, index).expr
         form = "map"
         if isinstance(expr, Reduce):
             form = "contract" if expr.contract else "reduce"
-        _REDUCES[node.op.name] = form
+        _FORMS[key] = form
     return form
 
 

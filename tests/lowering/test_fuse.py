@@ -158,3 +158,13 @@ def test_a_long_chain_is_cut_into_kernels_of_bounded_size() -> None:
     groups = groups_of(x)
     assert 8 <= len(groups) <= 12
     assert all(len(g.members) <= 128 for g in groups)
+
+
+def test_a_product_of_bools_and_one_of_floats_have_forms_of_their_own() -> None:
+    def square(dtype: jf.DType) -> jf.Tensor:
+        x = jf.placeholder("x", dtype, (4, 4))
+        return x @ x
+
+    for dtypes in ((jf.bool_, jf.float32), (jf.float64, jf.bool_)):
+        kinds = {d: groups_of(square(d))[0].kind for d in dtypes}
+        assert all(kind == ("reduce" if d is jf.bool_ else "contract") for d, kind in kinds.items())
