@@ -47,13 +47,12 @@ from lowering.fuse import Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Let, Stmt, Store
 from lowering.microkernel import loop, microkernel
 from lowering.schedule import Schedule
-from lowering.signature import Signature, make_kernel, notes_of, signature_of
+from lowering.signature import Signature, make_kernel, notes_of, signature_of, store_output
 from lowering.text import show
 from lowering.trace import (
     Element,
     Emitter,
     Subscripts,
-    Values,
     flat_index,
     literal_of,
     substitute_all,
@@ -162,7 +161,7 @@ class _Nest:
         return {a.var: self.let(out, a.var.name, p, a.extent) for a, p in zip(axes, parts, strict=True)}
 
     def emitter(self) -> Emitter:
-        return Emitter(Values(self.signature.leaves, dict(self.extents), self.signature.checks))
+        return Emitter(self.signature.values(dict(self.extents)))
 
     def factor(self, emitter: Emitter, f: Factor, at: Mapping[Var, Expr]) -> Expr:
         """Return the element of factor `f` where the axes have the values `at`."""
@@ -188,7 +187,7 @@ class _Nest:
             if self.target is not None and node is self.c.node and self.target[0] is node:
                 continue
             where = self.moved(emitter, index, at)
-            emitter.statements.append(Store(self.signature.outputs[node], where, emitter.value(node, where)))
+            store_output(emitter, self.signature, node, where, emitter.value(node, where))
         return tuple(emitter.statements)
 
     def moved(self, emitter: Emitter, index: Subscripts, at: Mapping[Var, Expr]) -> Subscripts:
@@ -199,7 +198,7 @@ class _Nest:
         """Return the partial sum kept in an output."""
         assert self.target is not None
         node, index = self.target
-        return Load(self.signature.outputs[node], self.moved(emitter, index, at))
+        return Load(self.signature.outputs[node], self.signature.address(node, self.moved(emitter, index, at)))
 
     def piece(self, at: Mapping[Var, Expr], n0: Expr, width: Expr, k: Expr, buffer: Buffer, before: Subscripts) -> Body:
         """Return row `k` of a panel of the right factor: `width` columns from `n0` on, and zeros up to ``nr``."""
@@ -586,7 +585,7 @@ class _Rows(_Nest):
             emitter.statements.append(Store(self.c_block, (const_index(r), l), value))
         else:
             node, index = self.target
-            emitter.statements.append(Store(self.signature.outputs[node], self.moved(emitter, index, at), value))
+            store_output(emitter, self.signature, node, self.moved(emitter, index, at), value)
 
 
 class _Vector(_Rows):
