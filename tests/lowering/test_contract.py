@@ -15,7 +15,8 @@ from jitflow.expr import Buffer, as_index
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.simplify import evaluate_index, free_vars
 from lowering.build import build
-from lowering.contract import UNPACKED_ROWS, build_contract, build_pack, packed_operand
+from lowering.contract import build_contract, build_pack, packed_operand
+from lowering.contract_tiles import UNPACKED_ROWS
 from lowering.fuse import FusionGroup
 from lowering.interp import interpret
 from lowering.llvm import emit_module
@@ -159,7 +160,9 @@ def test_whole_tiles_have_no_second_microkernel() -> None:
 def test_rows_of_a_batch_that_share_a_weight_are_rows_of_one_matrix() -> None:
     x, w = jf.placeholder("x", jf.float32, ("b", "s", 64)), jf.placeholder("w", jf.float32, (64, 128))
     kernel = contraction(x @ w)
-    check_lines(show(kernel), "let m_blocks: index = (b * s + 1055) // 1056", "parallel t in m_blocks:", absent=["batch"])
+    check_lines(
+        show(kernel), "let m_blocks: index = (b * s + 1055) // 1056", "parallel t in m_blocks:", absent=["batch"]
+    )
 
 
 @pytest.mark.parametrize("schedule", [SMALL, IN_PLACE, VECTOR, DOTS], ids=lambda s: s.form)
@@ -317,11 +320,12 @@ def test_a_batch_of_packed_factors_has_the_axes_of_the_factor_only() -> None:
 def test_one_weight_used_in_two_ways_is_packed_in_two_layouts() -> None:
     x, w = jf.placeholder("x", jf.float32, ("m", 9)), jf.placeholder("w", jf.float32, (9, 9))
     layouts = set()
-    for right in (w, w.T, w * 2.0, w * 3.0, jf.maximum(w, 2.0)):
+    ramp, later = jf.arange(9, dtype=jf.float32), jf.arange(1, 10, dtype=jf.float32)
+    for right in (w, w.T, w * 2.0, w * 3.0, jf.maximum(w, 2.0), w + ramp, w + later):
         operand = packed_operand(product_of(x @ right), SMALL)
         assert operand is not None
         layouts.add(operand.layout)
-    assert len(layouts) == 5
+    assert len(layouts) == 7
 
 
 def test_what_is_needed_unpacked_as_well_is_not_packed_ahead() -> None:

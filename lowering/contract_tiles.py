@@ -1,0 +1,342 @@
+"""Contractions by register tiles: the forms ``packed`` and ``direct`` of a Schedule as a loop nest.
+
+For each block of the result, in parallel::
+
+    for each k block:
+      pack the right factor into panels of nr columns        prologue of the right factor
+      for each strip of mc rows:
+        pack the left factor into a block                    prologue of the left factor, unless it is read in place
+        for each panel:
+          for each register tile: call the microkernel       result = or += left * right
+          after the last k block: the rest of the group      epilogue
+
+Form ``direct`` packs only a last panel that is narrower than a tile; so does ``packed``, at run time, where there are
+but a few rows. Partial sums stay in memory: in the output whose elements are the product's or come one by one from
+them, else in scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from jitflow.expr import (
+    Buffer,
+    Const,
+    Expr,
+    Load,
+    Var,
+    compare,
+    const_index,
+    maximum,
+    minimum,
+    select,
+)
+from jitflow.simplify import simplify_index
+from lowering.analysis.contraction import Contraction
+from lowering.contract_nest import Nest, ceil_div, divides, part_of, right_batch
+from lowering.fuse import FusionGroup
+from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Stmt
+from lowering.microkernel import loop, microkernel
+from lowering.schedule import Schedule
+from lowering.signature import Signature
+from lowering.trace import (
+    Emitter,
+    flat_index,
+    substitute_all,
+)
+
+#: Rows up to which packing the right factor costs more than reading it as it lies, if only a run knows how many.
+UNPACKED_ROWS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart."""
+
+    buffer: Buffer
+    offset: Callable[[Expr], Expr]
+    stride: Expr
+
+
+#: Given a panel and what to do with its matrix, the statements that do it.
+_Right: TypeAlias = Callable[[Expr, Callable[[_Matrix], Body]], Body]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """The extents of a strip in one panel and k block, `tall` whole tiles of rows; `first` is 0 where sums begin."""
+
+    rows: Expr
+    tall: Expr
+    cols: Expr
+    depth: Expr
+    first: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The part of the result that one parallel iteration computes: `batch`'s number, origin and size."""
+
+    batch: Expr
+    at: Mapping[Var, Expr]
+    i: Expr
+    j: Expr
+    rows: Expr
+    cols: Expr
+
+
+class Tiles(Nest):
+    """Forms ``packed`` and ``direct``."""
+
+    def __init__(
+        self, group: FusionGroup, c: Contraction, signature: Signature, schedule: Schedule, panels: Buffer | None
+    ) -> None:
+        super().__init__(group, c, signature, schedule)
+        self.panels = panels
+        self.callees: dict[str, Kernel] = {}
+        s = schedule
+        shape = (s.mc, s.kc) if s.left == "rows" else (s.kc, s.mc)
+        self.a_block = Buffer("a_block", self.dtype, shape, "scratch", 64)
+        count = s.block_n // s.nr if s.pack_b else 1
+        self.b_block = Buffer("b_block", self.dtype, (count, s.kc, s.nr), "scratch", 64)
+        self.c_block = Buffer("c_block", self.dtype, (s.block_m, s.block_n), "scratch", 64)
+
+    def body(self) -> Body:
+        c, s = self.c, self.schedule
+        top: list[Stmt] = []
+        m_blocks = self.let(top, "m_blocks", ceil_div(c.m.extent, s.block_m))
+        n_blocks = self.let(top, "n_blocks", ceil_div(c.n.extent, s.block_n))
+        k_blocks = self.let(top, "k_blocks", maximum(ceil_div(c.k.extent, s.kc), const_index(1)))
+        k_step = self.let(top, "k_step", (c.k.extent + (k_blocks - 1)) // k_blocks)
+        tiles = simplify_index(m_blocks * n_blocks)
+        total = simplify_index(self.batch_extent * tiles)
+
+        def block(t: Expr) -> Body:
+            assert isinstance(t, Var)
+            out: list[Stmt] = [Alloc(b) for b in self.scratch()]
+            self.extents[t] = total
+            batch = self.let(out, "batch", t // tiles, self.batch_extent)
+            tile = simplify_index(t % tiles, self.extents)
+            # Blocks that follow each other share columns, and so the packed right factor.
+            i = self.let(out, "i0", tile % m_blocks * s.block_m)
+            j = self.let(out, "j0", tile // m_blocks * s.block_n)
+            rows = self.let(out, "rows", part_of(c.m.extent, i, s.block_m))
+            cols = self.let(out, "cols", part_of(c.n.extent, j, s.block_n))
+            where = _Block(batch, self.unflatten(out, c.batch, batch), i, j, rows, cols)
+            out += loop("p", k_blocks, lambda p: self.k_block(where, p, k_blocks, k_step))
+            return tuple(out)
+
+        top += loop("t", total, block, "parallel")
+        return tuple(top)
+
+    def scratch(self) -> list[Buffer]:
+        s = self.schedule
+        packs = self.panels is None and (s.pack_b or not divides(s.nr, self.c.n.extent))
+        used = [self.a_block] * s.pack_a + [self.b_block] * packs
+        return used + ([self.c_block] if self.target is None else [])
+
+    def k_block(self, where: _Block, p: Expr, k_blocks: Expr, k_step: Expr) -> Body:
+        """Return the work on depth ``p * k_step`` and on."""
+        c, s = self.c, self.schedule
+        out: list[Stmt] = []
+        k0 = self.let(out, "k0", p * k_step)
+        depth = self.let(out, "depth", part_of(c.k.extent, k0, k_step))
+        in_place = self.in_place(out, where)
+        out += self.pack_right(where, in_place, k0, depth)
+        right = self.right(where, in_place, k0)
+        is_last = None if k_blocks == const_index(1) else compare("eq", p, k_blocks - 1)
+
+        def strip(q: Expr) -> Body:
+            out: list[Stmt] = []
+            i = self.let(out, "i1", where.i + q * s.mc)
+            rows = self.let(out, "strip", part_of(where.rows, q * s.mc, s.mc))
+            tall = self.let(out, "tall", rows // s.mr)
+            if s.pack_a:
+                out += self.pack_left(where.at, i, rows, k0, depth)
+            left = self.left(where, i, k0)
+
+            def panel(q: Expr) -> Body:
+                out: list[Stmt] = []
+                exact = divides(s.nr, c.n.extent)
+                cols = self.let(out, "width", s.nr if exact else minimum(where.cols - q * s.nr, const_index(s.nr)))
+                sums = self.sums(where, i, q)
+
+                def multiply(right: _Matrix) -> Body:
+                    return self.multiply(left, right, sums, q, _Tile(rows, tall, cols, depth, p))
+
+                out += right(q, multiply)
+                if not self.is_plain:
+                    done = self.epilogue(where, i, q, rows, cols)
+                    out += done if is_last is None else (If(is_last, done),)
+                return tuple(out)
+
+            out += loop("q", ceil_div(where.cols, s.nr), panel)
+            return tuple(out)
+
+        out += loop("strip", ceil_div(where.rows, s.mc), strip)
+        return tuple(out)
+
+    def left(self, where: _Block, i: Expr, k0: Expr) -> _Matrix:
+        """Return where the left factor is: row `r` from `i` on, at `k0`."""
+        s, place = self.schedule, self.c.left.place
+        if s.pack_a:
+            stride = const_index(s.kc if s.left == "rows" else s.mc)
+            return _Matrix(self.a_block, lambda r: r * stride if s.left == "rows" else r, stride)
+        assert place is not None
+        flat = place.flat
+
+        def offset(r: Expr) -> Expr:
+            return substitute_all(flat, {**where.at, self.c.m.var: i + r, self.c.k.var: k0})
+
+        buffer = self.signature.leaves[place.node]
+        return _Matrix(buffer, offset, place.across if s.left == "rows" else place.along)
+
+    def in_place(self, out: list[Stmt], where: _Block) -> Expr:
+        """Return how many panels of the block are read where they are: the first ones, each as wide as a tile."""
+        c, nr = self.c, self.schedule.nr
+        whole = self.let(out, "whole", where.cols // nr)
+        if not self.schedule.pack_b:
+            return whole
+        place = c.right.place
+        if self.panels is not None or place is None or c.right.unit != "across" or isinstance(c.m.extent, Const):
+            return const_index(0)
+        return self.let(out, "in_place", select(compare("le", c.m.extent, UNPACKED_ROWS), whole, 0))
+
+    def right(self, where: _Block, in_place: Expr, k0: Expr) -> _Right:
+        """Return what chooses, for panel `q`, where the right factor is."""
+        s, c, place = self.schedule, self.c, self.c.right.place
+        nr = const_index(s.nr)
+        if self.panels is not None:
+            axes = right_batch(c)
+            batch = flat_index(tuple(where.at[a.var] for a in axes), [a.extent for a in axes], self.extents)
+            first = batch * ceil_div(c.n.extent, s.nr) + where.j // s.nr
+            ready = _Matrix(self.panels, lambda q: ((first + q) * c.k.extent + k0) * s.nr, nr)
+            return lambda q, use: use(ready)
+        packed = _Matrix(self.b_block, lambda q: (q - in_place) * (s.kc * s.nr), nr)
+        if in_place == const_index(0) or place is None:
+            return lambda q, use: use(packed)
+        flat = place.flat
+
+        def offset(q: Expr) -> Expr:
+            return substitute_all(flat, {**where.at, c.n.var: where.j + q * s.nr, c.k.var: k0})
+
+        here = _Matrix(self.signature.leaves[place.node], offset, place.along)
+        if not s.pack_b and divides(s.nr, c.n.extent):
+            return lambda q, use: use(here)
+        return lambda q, use: (If(compare("lt", q, in_place), use(here), use(packed)),)
+
+    def sums(self, where: _Block, i: Expr, q: Expr) -> _Matrix:
+        """Return where the sums of panel `q` are: row `r` from `i` on."""
+        c, s = self.c, self.schedule
+        if self.target is None:
+            stride = const_index(s.block_n)
+            return _Matrix(self.c_block, lambda r: (i - where.i + r) * stride + q * s.nr, stride)
+
+        def offset(r: Expr) -> Expr:
+            return (where.batch * c.m.extent + i + r) * c.n.extent + where.j + q * s.nr
+
+        return _Matrix(self.signature.outputs[self.target[0]], offset, c.n.extent)
+
+    def multiply(self, left: _Matrix, right: _Matrix, sums: _Matrix, q: Expr, part: _Tile) -> Body:
+        """Return the calls of the microkernels on a strip of rows and panel `q`."""
+        s = self.schedule
+
+        def call(height: int, r: Expr, count: Expr) -> Body:
+            kernel = microkernel(self.dtype, height, s.nr, left=s.left, masks=s.masks)
+            self.callees[kernel.name] = kernel
+            offsets = (left.offset(r), right.offset(q), sums.offset(r))
+            return (
+                CallKernel(
+                    kernel.name,
+                    (left.buffer, right.buffer, sums.buffer),
+                    tuple(simplify_index(o, self.extents) for o in offsets),
+                    (count, part.cols, part.depth, left.stride, right.stride, sums.stride, part.first),
+                ),
+            )
+
+        whole = loop("r", part.tall, lambda r: call(s.mr, r * s.mr, const_index(s.mr)))
+        if divides(s.mr, self.c.m.extent):
+            return whole
+        height = s.rest or s.mr
+        done = simplify_index(part.tall * s.mr)
+
+        def short(r: Expr) -> Body:
+            top = simplify_index(done + r * height)
+            return call(height, top, minimum(part.rows - top, const_index(height)))
+
+        return (*whole, *loop("r", ceil_div(part.rows - done, height), short))
+
+    def pack_left(self, at: Mapping[Var, Expr], i: Expr, rows: Expr, k0: Expr, depth: Expr) -> Body:
+        """Return the copy of the left factor to its block, along what is contiguous in memory."""
+        c = self.c
+        by_rows = self.schedule.left == "rows"
+
+        def row(x: Expr) -> Body:
+            out: list[Stmt] = []
+            outer = (
+                self.walk(out, c.m, c.m_axes, i + x) if by_rows else {c.k.var: self.let(out, "k", k0 + x, c.k.extent)}
+            )
+
+            def element(y: Expr) -> Body:
+                out: list[Stmt] = []
+                inner = (
+                    {c.k.var: self.let(out, "k", k0 + y, c.k.extent)}
+                    if by_rows
+                    else self.walk(out, c.m, c.m_axes, i + y)
+                )
+                return (*out, *self.copy(c.left, {**at, **outer, **inner}, self.a_block, (x, y)))
+
+            return (*out, *loop("y", depth if by_rows else rows, element, "vectorized"))
+
+        return loop("x", rows if by_rows else depth, row)
+
+    def pack_right(self, where: _Block, in_place: Expr, k0: Expr, depth: Expr) -> Body:
+        """Return the copy of the panels after the first `in_place` to ``b_block[q, k, l]``, with zeros past the end.
+
+        Where rows are contiguous, a row is dealt to all panels before the next is read; else one panel is filled after
+        the other, so that the lines its elements come from stay in the cache.
+        """
+        nr, k = self.schedule.nr, self.c.k
+        if self.panels is not None:
+            return ()
+        whole, rest = simplify_index(where.cols // nr - in_place), simplify_index(where.cols % nr)
+
+        def piece(q: Expr, kk: Expr, width: Expr) -> Body:
+            out: list[Stmt] = []
+            at_k = self.let(out, "k", k0 + kk, k.extent)
+            n0 = simplify_index(where.j + (in_place + q) * nr)
+            return (*out, *self.piece(where.at, n0, width, at_k, self.b_block, (q, kk)))
+
+        full = const_index(nr)
+        body: Body = ()
+        if self.schedule.pack_b and self.c.right.unit == "along":
+            body = loop("q", whole, lambda q: loop("kk", depth, lambda kk: piece(q, kk, full)))
+        elif self.schedule.pack_b:
+            body = loop("kk", depth, lambda kk: loop("q", whole, lambda q: piece(q, kk, full)))
+        if divides(nr, self.c.n.extent):
+            return body
+        return (*body, If(compare("gt", rest, 0), loop("kk", depth, lambda kk: piece(whole, kk, rest))))
+
+    def epilogue(self, where: _Block, i: Expr, q: Expr, rows: Expr, cols: Expr) -> Body:
+        """Return the rest of the group on a strip of rows and panel `q`."""
+
+        def row(r: Expr) -> Body:
+            out: list[Stmt] = []
+            at_row = {**where.at, **self.walk(out, self.c.m, self.c.m_axes, i + r)}
+
+            def element(l: Expr) -> Body:
+                out: list[Stmt] = []
+                at = {**at_row, **self.walk(out, self.c.n, self.c.n_axes, where.j + q * self.schedule.nr + l)}
+
+                def sums(emitter: Emitter) -> Expr:
+                    if self.target is not None:
+                        return self.read_target(emitter, at)
+                    return Load(self.c_block, (i - where.i + r, q * self.schedule.nr + l))
+
+                return (*out, *self.finish(at, sums))
+
+            return (*out, *loop("l", cols, element, "vectorized"))
+
+        return loop("r", rows, row)
