@@ -27,7 +27,8 @@ def main() -> None:
     section(1, "A graph: symbols first, numbers later")
     # "batch" is a symbolic dim: one compiled program serves every batch size.
     x = jf.placeholder("x", jf.float32, ("batch", 4))
-    w = jf.variable("w", np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+    start = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    w = jf.variable("w", start)
     b = jf.constant(np.array([0.5, 0.0, -0.5], np.float32))
     y = jf.softmax(x @ w + b, axis=-1)
     print("y is", y)
@@ -98,7 +99,7 @@ def main() -> None:
         value, slope = sess.run([loss, dw], {x: batch})
     step = np.zeros((4, 3), np.float32)
     step[1, 2] = 1e-2
-    moved = [jf.interpret(loss, {x: batch, w: np.asarray(w.node.attr("value").array + s)}) for s in (step, -step)]
+    moved = [jf.interpret(loss, {x: batch, w: start + s}) for s in (step, -step)]
     print(f"loss {value:.6f}; its slope along w[1, 2]: {slope[1, 2]:.5f}")
     print(f"by central differences:              {(moved[0] - moved[1]) / 2e-2:.5f}")
 

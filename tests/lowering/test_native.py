@@ -1,3 +1,5 @@
+"""The Python entry as LLVM text: valid for any signature, without addresses, within its limits."""
+
 from __future__ import annotations
 
 import itertools

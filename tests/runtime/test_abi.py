@@ -1,3 +1,5 @@
+"""The memory that compiled code and Python share: both sides use the same offsets."""
+
 from __future__ import annotations
 
 import ctypes

@@ -1,3 +1,5 @@
+"""Arenas, feeds made into plain arrays, and the checks of ``out=``."""
+
 from __future__ import annotations
 
 import array as stdlib_array

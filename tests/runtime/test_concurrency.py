@@ -1,3 +1,5 @@
+"""Threads, forks and closing while runs are under way."""
+
 from __future__ import annotations
 
 import contextlib

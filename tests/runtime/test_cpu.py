@@ -1,3 +1,5 @@
+"""From object code to addresses: which symbols are allowed, and how code is freed."""
+
 from __future__ import annotations
 
 import ctypes

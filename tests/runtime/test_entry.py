@@ -1,3 +1,5 @@
+"""Bound functions: every rule on the compiled and on the portable entry."""
+
 from __future__ import annotations
 
 import gc
