@@ -72,7 +72,8 @@ class Session:
     device : str
         ``"cpu"``, or ``"cuda:N"``.
     threads : int, optional
-        Workers to use at most. Results do not depend on it.
+        Workers to use at most. There is no worker pool yet: it is checked and changes nothing so far. Results will
+        not depend on it.
     fast_math : bool
         Allow float identities that are not exact, such as multiplying by the inverse of a constant divisor. Without
         it results are the same bits on every run.
@@ -246,6 +247,7 @@ class Session:
 
     def dump_all(self, folder: str | Path) -> list[Path]:
         """Write every stage of the session's own fetches to `folder`; return the files."""
+        self._check_open()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         written = []

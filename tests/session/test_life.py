@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def graph() -> tuple[jf.Tensor, jf.Tensor]:
 ONES = np.ones(3, np.float32)
 
 
-def test_a_closed_session_refuses_everything() -> None:
+def test_a_closed_session_refuses_everything(tmp_path: Path) -> None:
     x, y = graph()
     session = jf.Session([y])
     f = session.function([x], y)
@@ -38,7 +39,7 @@ def test_a_closed_session_refuses_everything() -> None:
         lambda: session.run([]),
         lambda: session.function([x], y),
         lambda: session.dump("loops"),
-        lambda: session.dump_all("nowhere"),
+        lambda: session.dump_all(tmp_path / "dumps"),
         lambda: session.report(),
         lambda: f(ONES),
         lambda: f(ONES, out=np.empty(3, np.float32)),
@@ -48,6 +49,7 @@ def test_a_closed_session_refuses_everything() -> None:
     ):
         with pytest.raises(jf.ClosedError, match="closed"):
             use()
+    assert not (tmp_path / "dumps").exists()
     assert issubclass(jf.ClosedError, RuntimeError)
     assert "closed" in repr(session)
 
