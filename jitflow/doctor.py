@@ -20,6 +20,10 @@ from lowering.target import host
 from runtime.entry import probe
 
 
+class _Absent(Exception):
+    """What a check looked for is not there, and jitflow can do without."""
+
+
 def _versions() -> str:
     version = ".".join(map(str, llvm.llvm_version_info))
     parts = [f"jitflow {jf.__version__}", f"Python {platform.python_version()}", f"numpy {np.__version__}"]
@@ -50,23 +54,26 @@ def _entry() -> str:
 
 def _ptxas() -> str:
     found = shutil.which("ptxas")
-    return f"ptxas: {found}" if found else "ptxas is not installed: PTX is generated, not assembled"
+    if not found:
+        raise _Absent("not installed: PTX is generated, not assembled")
+    return found
 
 
 def _cuda() -> str:
     if importlib.util.find_spec("cuda") is None:
-        return "no CUDA driver bindings (extra 'cuda'): GPU code can be dumped, not run"
-    return "CUDA driver bindings are installed"
+        raise _Absent("no driver bindings (extra 'cuda'); GPU code can only be dumped so far, not run")
+    return "driver bindings are installed; GPU code can only be dumped so far, not run"
 
 
 def _bfloat16() -> str:
-    found = importlib.util.find_spec("ml_dtypes") is not None
-    return "ml_dtypes is installed" if found else "no ml_dtypes (extra 'bf16'): bfloat16 arrays are not accepted"
+    if importlib.util.find_spec("ml_dtypes") is None:
+        raise _Absent("no ml_dtypes (extra 'bf16'): there are no bfloat16 arrays")
+    return "ml_dtypes is installed"
 
 
 def _knobs() -> str:
     changed = [f"{k}={v!r}" for k, v in current().changed().items()]
-    return "knobs: " + (", ".join(changed) if changed else "all at their defaults")
+    return ", ".join(changed) if changed else "all at their defaults"
 
 
 #: Name, check, and whether jitflow needs it.
@@ -88,6 +95,8 @@ def main() -> int:
     for name, check, needed in CHECKS:
         try:
             mark, text = "ok", check()
+        except _Absent as absent:
+            mark, text = "--", str(absent)
         except Exception as error:  # a doctor reports what is wrong, whatever it is
             mark, text = ("FAIL" if needed else "--"), f"{type(error).__name__}: {error}"
             failed = failed or needed
