@@ -146,7 +146,6 @@ newaxis = None
 
 #: Names that need the compiler, which imports this package: they are looked up when first used (see `__getattr__`).
 _LATE = {
-    "interpret": "jitflow.interp",
     "CompareReport": "jitflow.comparison",
     "Session": "jitflow.session",
     "compare": "jitflow.comparison",

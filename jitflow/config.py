@@ -41,8 +41,8 @@ class Config:
     target_cpu : str or None
         CPU to compile for, such as ``x86-64-v3``; None is this machine's.
     threads : int or None
-        The most workers of a session that does not say itself; None is the number of cores. Results do not depend on
-        it.
+        The most workers of a session that does not say itself; None is the number of cores. There is no worker pool
+        yet, so it changes nothing so far; results will not depend on it.
     debug_poison : bool
         Fill scratch memory with NaN before each run, so that reading what was not written shows.
     fuse : bool
@@ -70,7 +70,7 @@ class Config:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def fingerprint(self) -> str:
-        """Return a hash of the knobs that change generated code: a part of every cache key."""
+        """Return a hash of the knobs that change generated code, for keys of what outlives a session."""
         text = ";".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.metadata["code"])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,6 +1,12 @@
-"""Every operator, by module; importing this package fills `jitflow.graph.OPS`. Functions return nodes."""
+"""Every operator, by module; importing this package fills `jitflow.graph.OPS`. Functions return nodes.
+
+A file put into this folder is found without being named anywhere.
+"""
 
 from __future__ import annotations
+
+import importlib
+import pkgutil
 
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
@@ -152,3 +158,6 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,1 @@
+"""Facts about groups and kernels, never IR."""
