@@ -29,7 +29,10 @@ from jitflow.simplify import evaluate_index, free_vars
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default: those of the process); return the exit status."""
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["bench"]:
+        return _bench(words[1:])  # which has options of its own
+    args = _parser().parse_args(words)
     try:
         return int(args.run(args))
     except BrokenPipeError:
@@ -64,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _graph_arguments(p, feeds=True)
     p.set_defaults(run=_compare)
 
-    p = commands.add_parser("bench", help="measure against numpy and whatever else is installed (in a checkout)")
-    p.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; see jitflow bench --help")
-    p.set_defaults(run=_bench)
+    commands.add_parser("bench", help="measure against numpy and whatever else is installed (in a checkout)")
 
     p = commands.add_parser("doctor", help="check what this machine offers")
     p.set_defaults(run=lambda args: doctor.main())
@@ -75,15 +76,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
     p.add_argument("graph", type=Path, help="a .graph file, or - for standard input")
+    p.add_argument(
+        "--arrays",
+        type=Path,
+        metavar="FILE.npz",
+        help="the large arrays that the text only names: numpy.savez(FILE, **jitflow.graph_arrays(fetches))",
+    )
     if feeds:
         p.add_argument("--feed", action="append", default=[], metavar="NAME=FILE.npy", help="the value of an input")
         p.add_argument("--random", type=int, metavar="SEED", help="make up the feeds that are not given")
         p.add_argument("--dim", action="append", default=[], metavar="NAME=N", help="size of a dim in made-up feeds")
 
 
-def _read(path: Path) -> Graph:
-    text = sys.stdin.read() if str(path) == "-" else path.read_text()
-    return parse_graph(text)
+def _read(args: argparse.Namespace) -> Graph:
+    text = sys.stdin.read() if str(args.graph) == "-" else args.graph.read_text()
+    if args.arrays is None:
+        return parse_graph(text)
+    with np.load(args.arrays, allow_pickle=False) as arrays:
+        return parse_graph(text, dict(arrays))
 
 
 def _placeholders(graph: Graph) -> list[tuple[str, Node]]:
@@ -133,7 +143,7 @@ def _made_up(node: Node, sizes: dict[str, int], rng: np.random.Generator) -> Any
 
 
 def _run(args: argparse.Namespace) -> int:
-    graph = _read(args.graph)
+    graph = _read(args)
     feeds = _feeds(graph, args)
     fetches = dict(graph.fetches)
     with Session(fetches) as session:
@@ -147,7 +157,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _dump(args: argparse.Namespace) -> int:
-    graph = _read(args.graph)
+    graph = _read(args)
     gpu = args.target is not None and args.target.startswith("nvptx")
     stage = args.stage or ("ptx" if gpu else "loops")
     target = None if args.target in (None, "host") else args.target
@@ -160,18 +170,18 @@ def _dump(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    graph = _read(args.graph)
+    graph = _read(args)
     report = compare(dict(graph.fetches), _feeds(graph, args))
     print(report)
     return 0 if report.ok else 1
 
 
-def _bench(args: argparse.Namespace) -> int:
+def _bench(arguments: list[str]) -> int:
     folder = Path(__file__).resolve().parent.parent
     if not (folder / "tests" / "bench" / "__main__.py").exists():
         print("jitflow: the benchmarks are part of a checkout of jitflow, in tests/bench", file=sys.stderr)
         return 2
-    sys.argv = ["jitflow bench", *args.arguments]
+    sys.argv = ["jitflow bench", *arguments]
     sys.path.insert(0, str(folder))
     runpy.run_module("tests.bench", run_name="__main__")
     return 0

@@ -21,10 +21,20 @@ import numpy as np
 
 from jitflow.compile_log import STAGES, SUFFIX, CompileLog, Timing, time_table
 from jitflow.config import Config, current, use
-from jitflow.errors import ClosedError, DeviceError, FeedError, GraphError, LimitError, at_site
+from jitflow.errors import (
+    ClosedError,
+    CompileError,
+    DeviceError,
+    FeedError,
+    GraphError,
+    JitflowError,
+    LimitError,
+    OutOfMemoryError,
+    at_site,
+)
 from jitflow.feeds import gives_dims, open_dims
 from jitflow.fork import after_fork_in_child
-from jitflow.graph import Node, name_nodes, toposort
+from jitflow.graph import Node, name_nodes, number_nodes, toposort
 from jitflow.graph_printer import show_nodes
 from jitflow.rewrite import rewrite
 from jitflow.simplify import evaluate_index
@@ -120,6 +130,11 @@ class Session:
                 f"{device} cannot run anything yet: GPU code is generated, not loaded. "
                 "Create the session with load=False to look at it, or with device='cpu' to run"
             )
+        if load and not self._target.runs_here():
+            raise DeviceError(
+                f"this machine ({host().cpu}) cannot run code for {self._target.name}. "
+                "Create the session with load=False to look at it"
+            )
         self._load = load
         self._lock = threading.RLock()
         _sessions.add(self)
@@ -210,7 +225,7 @@ class Session:
         with self._lock:
             compiled = self._functions.get(key)
             if compiled is None:
-                compiled = self._functions[key] = self._compile_new(tuple(dict.fromkeys(nodes)), fed)
+                compiled = self._functions[key] = self._compile_safely(tuple(dict.fromkeys(nodes)), fed)
         if compiled.loaded is None:
             raise DeviceError(_NOT_LOADED)
         structure = _structure(outputs)
@@ -352,8 +367,19 @@ class Session:
             if found is None:
                 # In the order of the graph, so that the same sets give the same code in whatever order they come.
                 ordered = [sorted(nodes, key=lambda n: self._place.get(n, -1)) for nodes in key]
-                found = self._programs[key] = self._compile_new(*ordered)
+                found = self._programs[key] = self._compile_safely(*ordered)
             return found
+
+    def _compile_safely(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:
+        """Compile, turning what a graph beyond all measure does to Python into errors of ours."""
+        try:
+            return self._compile_new(fetches, feeds)
+        except RecursionError:
+            raise CompileError("an expression of this graph is nested too deeply to be compiled") from None
+        except MemoryError as error:
+            if isinstance(error, JitflowError):
+                raise
+            raise OutOfMemoryError("there is no memory to compile this graph") from None
 
     def _compile_new(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:
         self._check_open()
@@ -431,19 +457,7 @@ class Session:
         for old in sorted(replaced, key=lambda n: n.name is None):
             if old in self._names:
                 names.setdefault(replaced[old], self._names[old])
-        taken = set(names.values())
-        counters: dict[str, int] = {}
-        for node in toposort(fetches, set(inputs)):
-            if node in names:
-                continue
-            while True:
-                n = counters.get(node.op.name, 0)
-                counters[node.op.name] = n + 1
-                name = f"{node.op.name}_{n}"
-                if name not in taken:
-                    break
-            names[node] = name
-            taken.add(name)
+        number_nodes(toposort(fetches, set(inputs)), names)
         return names
 
     def _value(self, node: Node, names: Mapping[Node, str]) -> np.ndarray[Any, Any]:

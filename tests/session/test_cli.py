@@ -119,6 +119,20 @@ def test_dump_takes_targets_and_kernels(graph: Path, capsys: pytest.CaptureFixtu
     assert out.count("kernel ") == 1
 
 
+def test_large_arrays_come_from_a_file_of_their_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 64))
+    y = jf.sum(x @ jf.variable("w", np.eye(64, dtype=np.float32)))
+    (tmp_path / "m.graph").write_text(jf.show_graph({"y": y}))
+    np.savez(tmp_path / "m.npz", **jf.graph_arrays(y))
+    np.save(tmp_path / "x.npy", np.ones((2, 64), np.float32))
+    args = ("run", tmp_path / "m.graph", "--feed", f"x={tmp_path / 'x.npy'}")
+    status, out, _ = call(capsys, *args, "--arrays", tmp_path / "m.npz")
+    assert (status, out) == (0, "y = 128.\n")
+    status, _, err = call(capsys, *args)
+    assert status == 2
+    assert "not in the table of arrays" in err
+
+
 def test_compare_prints_the_table(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "compare", graph, "--random", "0")
     assert status == 0

@@ -273,3 +273,11 @@ def test_threads_may_compile_the_same_new_fetch_set_at_once() -> None:
             t.join()
         assert len(results) == 4
         assert session.compilations == before + 1
+
+
+def test_code_for_another_machine_is_never_loaded() -> None:
+    _, y = graph()
+    with jf.config.override(target_cpu="aarch64"):
+        with pytest.raises(jf.DeviceError, match=r"cannot run code for aarch64. Create the session with load=False"):
+            jf.Session([y])
+        assert "fmov" in jf.Session([y], load=False).dump("asm")
