@@ -65,12 +65,6 @@ def _cuda() -> str:
     return "driver bindings are installed; GPU code can only be dumped so far, not run"
 
 
-def _bfloat16() -> str:
-    if importlib.util.find_spec("ml_dtypes") is None:
-        raise _Absent("no ml_dtypes (extra 'bf16'): there are no bfloat16 arrays")
-    return "ml_dtypes is installed"
-
-
 def _knobs() -> str:
     changed = [f"{k}={v!r}" for k, v in current().changed().items()]
     return ", ".join(changed) if changed else "all at their defaults"
@@ -84,7 +78,6 @@ CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
     ("entry", _entry, True),
     ("ptxas", _ptxas, False),
     ("cuda", _cuda, False),
-    ("bfloat16", _bfloat16, False),
     ("knobs", _knobs, False),
 )
 

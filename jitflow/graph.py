@@ -91,6 +91,7 @@ class OpDef:
     - `costly`: an element takes many instructions, so that computing it twice is worse than storing it.
     - `movement`: an element is some element of an input (or a fill value): index arithmetic only.
     - `fallible`: some values of the inputs are errors, found while it runs (`IndexRangeError`).
+    - `needs_dims`: the `numpy` rule has a parameter `dims`; found out by `define_op`.
     """
 
     name: str
@@ -474,6 +475,13 @@ def name_nodes(order: Sequence[Node]) -> dict[Node, str]:
                     f"two nodes are named {node.name!r}: {other!r} at {other.site} and {node!r} at {node.site}"
                 )
             names[node] = node.name
+    number_nodes(order, names)
+    return names
+
+
+def number_nodes(order: Iterable[Node], names: dict[Node, str]) -> None:
+    """Name the nodes of `order` that `names` lacks ``op_N``, with numbers that are not taken."""
+    taken = set(names.values())
     counters: dict[str, int] = {}
     for node in order:
         if node in names:
@@ -485,5 +493,4 @@ def name_nodes(order: Sequence[Node]) -> dict[Node, str]:
             if name not in taken:
                 break
         names[node] = name
-        taken[name] = node
-    return names
+        taken.add(name)

@@ -329,7 +329,7 @@ class Session:
 
     def feed_nodes(self, feeds: Mapping[Any, Any]) -> dict[Node, Any]:
         """Return `feeds` by node. FeedError for what names no node of this session, or one twice."""
-        if not isinstance(feeds, Mapping):
+        if type(feeds) is not dict and not isinstance(feeds, Mapping):
             raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
         given: dict[Node, Any] = {}
         for key, value in feeds.items():

@@ -60,6 +60,16 @@ class Target:
         """What decides which instructions may be used: part of the key of cached code."""
         return f"{self.triple}/{self.cpu}/{self.features}/{self.vector_bits}"
 
+    def runs_here(self) -> bool:
+        """Tell whether this process can execute what is compiled for it."""
+        here = host()
+        return (
+            not self.is_gpu
+            and self.triple.partition("-")[0] == here.triple.partition("-")[0]
+            and self.vector_bits <= here.vector_bits
+            and self.has_fma <= here.has_fma
+        )
+
 
 def start_llvm() -> None:
     """Make LLVM's targets known, once per process."""

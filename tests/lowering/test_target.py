@@ -47,3 +47,12 @@ def test_the_layout_of_a_target_is_that_of_its_machine(name: str) -> None:
 def test_an_unknown_target_is_refused_with_the_names_there_are(name: str) -> None:
     with pytest.raises(DeviceError, match=f"no target is called '{name}'; known are host, x86-64-v2,"):
         from_name(name)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="about x86-64")
+def test_only_code_that_this_machine_has_instructions_for_runs_here() -> None:
+    assert host().runs_here()
+    assert from_name("x86-64-v2").runs_here()
+    assert from_name("x86-64-v4").runs_here() == (host().vector_bits == 512)
+    assert not from_name("aarch64").runs_here()
+    assert not from_name("nvptx:sm_90").runs_here()
