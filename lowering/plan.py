@@ -209,7 +209,7 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
         lines.append(f"  {title}:")
         lines += [f"    {space}[{k}] {_array_text(x, names)}" for k, x in enumerate(nodes)]
     lines.append("  dims:")
-    lines += [f"    {v.name} = the size {dim_text(s)} of an input" for s, v in zip(plan.sizes, plan.slots, strict=True)]
+    lines += [f"    {v.name} = {_axis_of(s, plan.inputs)}" for s, v in zip(plan.sizes, plan.slots, strict=True)]
     lines += [f"    {s.var.name} = ({s.slot.name} - {dim_text(_dim(s.rest))}) // {s.factor}" for s in plan.solved]
     lines.append("  guards:")
     lines += [f"    {dim_text(_dim(g.left))} == {dim_text(_dim(g.right))}" for g in plan.guards]
@@ -227,6 +227,11 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
             case Check(first, last):
                 lines.append(f"    check status {first}..{last - 1}")
     return "\n".join(lines) + "\n"
+
+
+def _axis_of(size: Expr, inputs: Sequence[Node]) -> str:
+    """Return the first axis of an input that has `size`."""
+    return next(f"input[{k}].shape[{a}]" for k, n in enumerate(inputs) for a, d in enumerate(n.shape) if d == size)
 
 
 def _array_text(x: Node | Packed, names: Mapping[Node, str]) -> str:
