@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from jitflow.dtypes import DType
 from jitflow.expr import Const, Expr
+from jitflow.graph import constant_op, variable_op
 from jitflow.record import record
 from lowering.analysis.contraction import Contraction, Factor, contraction_of
 from lowering.fuse import FusionGroup
@@ -106,7 +107,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     masks = target.can_mask(dtype)
     mr, nv, rest = _tile(m, n, lanes, target)
     nr = nv * lanes
-    direct = _is_small(c.right, n, k, dtype)
+    direct = _is_small(c.right, n, k, nr, dtype)
     pack_a, left, why = _left(c.left)
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
@@ -193,10 +194,12 @@ def _left(f: Factor) -> tuple[bool, LeftForm, str]:
     return False, form, "left factor read in place"
 
 
-def _is_small(f: Factor, n: int | None, k: int | None, dtype: DType) -> bool:
+def _is_small(f: Factor, n: int | None, k: int | None, nr: int, dtype: DType) -> bool:
+    """Tell whether the right factor is best read in place: small, and not a weight with a panel to fill up."""
     if f.place is None or f.unit != "across" or n is None or k is None:
         return False
-    return n * k * dtype.itemsize <= SMALL_BYTES
+    is_weight = f.place.node.op in (constant_op, variable_op)
+    return n * k * dtype.itemsize <= SMALL_BYTES and not (is_weight and n % nr)
 
 
 def _block(extent: int | None, most: int, step: int) -> int:

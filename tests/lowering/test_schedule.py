@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import jitflow as jf
@@ -90,6 +91,14 @@ def test_a_right_factor_that_stays_in_the_first_cache_is_read_in_place() -> None
     assert choose(matmul("m", side, side)).form == "direct"
     assert choose(matmul("m", side + 1, side + 1)).form == "packed"
     assert choose(matmul("m", "n", 8)).form == "packed"
+
+
+def test_a_small_weight_is_packed_ahead_only_if_that_fills_up_a_panel() -> None:
+    x = jf.placeholder("x", jf.float32, ("m", 64))
+    assert choose(x @ jf.constant(np.ones((64, 128), np.float32))).form == "direct"
+    assert choose(x @ jf.constant(np.ones((64, 10), np.float32))).form == "packed"
+    assert choose(x @ jf.variable("w", np.ones((64, 10), np.float32))).form == "packed"
+    assert choose(x @ jf.placeholder("w", jf.float32, (64, 10))).form == "direct"
 
 
 def test_a_right_factor_is_packed_if_its_columns_are_contiguous_or_it_is_computed() -> None:
