@@ -241,21 +241,28 @@ def test_other_conversions() -> None:
 
 
 @pytest.mark.parametrize("dtype", [F32, np.float64])
-@pytest.mark.parametrize("place", [0, 1, 15, 16, 40, 66])
-def test_f40_nan_propagates_from_every_position(dtype: Any, place: int) -> None:
-    a = np.random.default_rng(place).standard_normal(67).astype(dtype)
-    a[place] = np.nan
-    for reduce in (jf.max, jf.min, jf.sum, jf.mean):
-        assert np.isnan(both(reduce, a)), reduce
-    assert both(jf.argmax, a) == place
-    assert both(jf.argmin, a) == place
-    for f in (jf.relu, lambda x: jf.clip(x, -1.0, 1.0), lambda x: jf.maximum(x, 0.0), lambda x: jf.minimum(0.0, x)):
-        got = both(f, a)
-        assert np.isnan(got[place])
-        assert np.isnan(got).sum() == 1
-    grid = np.stack([a, a * 0 + 1, a[::-1]])
-    assert np.isnan(both(lambda x: jf.max(x, axis=1), grid)).tolist() == [True, True, True]
-    assert np.isnan(both(lambda x: jf.max(x, axis=0), grid)).sum() == len({place, 66 - place})
+def test_f40_nan_propagates_from_every_position(dtype: Any) -> None:
+    x = jf.placeholder("x", dtype, (67,))
+    grid = jf.stack([x, jf.ones((67,), dtype=dtype), jf.flip(x)])
+    folds = {f.__name__: f(x) for f in (jf.max, jf.min, jf.sum, jf.mean)}
+    places = {f.__name__: f(x) for f in (jf.argmax, jf.argmin)}
+    maps = {"relu": jf.relu(x), "clip": jf.clip(x, -1.0, 1.0), "max": jf.maximum(x, 0.0), "min": jf.minimum(0.0, x)}
+    rows, columns = jf.max(grid, axis=1), jf.min(grid, axis=0)
+    fetches = [folds, places, maps, rows, columns]
+    with jf.Session(fetches) as session:
+        for place in (0, 1, 15, 16, 40, 66):
+            a = np.random.default_rng(place).standard_normal(67).astype(dtype)
+            a[place] = np.nan
+            got = session.run(fetches, {x: a})
+            want = jf.interpret(fetches, {x: a})
+            for results in (got, want):
+                assert all(np.isnan(v) for v in results[0].values())
+                assert all(v == place for v in results[1].values())
+                assert all(np.flatnonzero(np.isnan(v)).tolist() == [place] for v in results[2].values())
+                assert np.isnan(results[3]).tolist() == [True, False, True]
+                assert set(np.flatnonzero(np.isnan(results[4])).tolist()) == {place, 66 - place}
+    for f in (jf.max, jf.argmax, jf.relu):
+        both(f, a)
 
 
 @pytest.mark.parametrize("dtype", [F32, np.float64])
