@@ -133,8 +133,8 @@ class _Draft:
 def fuse(fetches: Iterable[Node], feeds: Collection[Node] = (), *, enabled: bool = True) -> list[FusionGroup]:
     """Return the groups that compute `fetches` from sources and `feeds`, producers first.
 
-    Expects primitive operators only. With ``enabled=False`` every node becomes a group of its own; by the rules of
-    DESIGN this changes no bit of the results.
+    Expects primitive operators only. With ``enabled=False`` every node becomes a group of its own; this changes no bit
+    of the results.
     """
     fetches = list(dict.fromkeys(fetches))
     return _Fuser(fetches, frozenset(feeds), enabled).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_the_names_of_the_contract_are_public() -> None:
     assert set(wanted.split()) <= set(jf.__all__)
     for name in ("relu", "gelu", "softmax", "layer_norm", "log_softmax", "sigmoid", "silu"):
         assert getattr(jf.nn, name) is getattr(jf, name)
+
+
+def test_a_new_operator_is_one_new_file(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "jitflow" / "ops" / "toy.py").write_text(
+        "from jitflow.graph import define_op\n"
+        "toy = define_op('toy', infer=lambda x: x, element=lambda at, x: x(*at) + x(*at), numpy=lambda x: x + x)\n"
+    )
+    program = (
+        "import jitflow as jf; from jitflow.graph import OPS\n"
+        "x = jf.parse_graph('graph 1:\\n  x: f32[2] = placeholder()\\n  y: f32[2] = toy(x)\\n  return y\\n')\n"
+        "(y,) = x.fetches.values(); print(jf.Session(y).run(y, {x.nodes['x']: [1.0, 2.0]}), jf.__file__)"
+    )
+    done = run_python(program, path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[2.", "4.]", str(tmp_path / "jitflow" / "__init__.py")]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
