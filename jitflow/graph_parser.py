@@ -71,6 +71,17 @@ def parse_graph(text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = N
         For text that is not a graph; with line and column.
     GraphError
         For an unknown operator or attribute, a missing or duplicate node, or a cycle.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> text = '''graph 1:
+    ...   x: f32[n] = placeholder(name="x")
+    ...   y = exp(x)
+    ...   return y
+    ... '''
+    >>> jf.parse_graph(text).fetches["y"]
+    Tensor(exp, float32, (n,))
     """
     dims: dict[str, Var] = {}
     lines: dict[str, _Line] = {}

@@ -94,7 +94,15 @@ def show_nodes(named: Sequence[tuple[str | None, Node]], names: Mapping[Node, st
 
 
 def graph_arrays(fetches: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays that the text of `fetches` only names, by digest: what `parse_graph` takes as `arrays`."""
+    """Return the arrays that the text of `fetches` only names, by digest: what `parse_graph` takes as `arrays`.
+
+    Examples
+    --------
+    >>> import numpy as np, jitflow as jf
+    >>> table = jf.constant(np.arange(1000.0))
+    >>> jf.same_graph(jf.parse_graph(jf.show_graph(table), jf.graph_arrays(table)), table)
+    True
+    """
     found: dict[str, np.ndarray[Any, Any]] = {}
     for node in toposort(node for _, node in _named_fetches(fetches)):
         for _, value in node.attrs:
@@ -104,7 +112,15 @@ def graph_arrays(fetches: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def same_graph(a: Any, b: Any) -> bool:
-    """Tell whether two graphs are the same up to the identity of sources and the names of fresh dims."""
+    """Tell whether two graphs are the same up to the identity of sources and the names of fresh dims.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> x, y = (jf.placeholder("x", jf.float32, ("n",)) for _ in range(2))
+    >>> jf.same_graph(jf.exp(x), jf.exp(y)), jf.same_graph(jf.exp(x), jf.log(y))
+    (True, False)
+    """
     return show_graph(a, sites=False) == show_graph(b, sites=False)
 
 

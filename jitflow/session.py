@@ -177,6 +177,17 @@ class Session:
             An index is out of range while it runs.
         OutOfMemoryError
             The arrays do not fit; nothing was run.
+
+        Examples
+        --------
+        >>> import numpy as np, jitflow as jf
+        >>> x = jf.placeholder("x", jf.float32, ("n",))
+        >>> y = jf.exp(x)
+        >>> sess = jf.Session([y + 1.0])
+        >>> sess.run({"more": y + 1.0, "same": [x]}, {"x": [0.0, 0.0]})
+        {'more': array([2., 2.], dtype=float32), 'same': [array([0., 0.], dtype=float32)]}
+        >>> sess.run(y + 1.0, {y: np.ones(3, np.float32)})
+        array([2., 2., 2.], dtype=float32)
         """
         self._check_open()
         nodes = flatten(fetches, self._nodes)
@@ -210,6 +221,24 @@ class Session:
         -------
         callable
             ``f(*arrays, out=None)``; `out` mirrors the structure of the outputs, is written and returned.
+
+        Raises
+        ------
+        GraphError
+            Something is no part of this session's graph, or the inputs do not determine a dim.
+        FeedError
+            A placeholder that `outputs` need is not among the inputs, or one of these is not needed or named twice.
+
+        Examples
+        --------
+        >>> import numpy as np, jitflow as jf
+        >>> x = jf.placeholder("x", jf.float32, ("n",))
+        >>> double = jf.Session(x * 2.0).function([x], x * 2.0)
+        >>> out = np.empty(3, np.float32)
+        >>> double(np.ones(3, np.float32), out=out) is out
+        True
+        >>> out
+        array([2., 2., 2.], dtype=float32)
         """
         self._check_open()
         if not isinstance(inputs, (list, tuple)):
@@ -243,6 +272,22 @@ class Session:
         "loops" are the kernels as built, "loops-opt" the same after the loop passes.
 
         `fetches` chooses another fetch set than that of creation, `kernel` one kernel by name.
+
+        Raises
+        ------
+        GraphError
+            There is no such stage or kernel.
+        DeviceError
+            The session's device has no such stage.
+
+        Examples
+        --------
+        >>> import jitflow as jf
+        >>> x = jf.placeholder("x", jf.float32, ("n",))
+        >>> print(jf.Session(x * 2.0).dump("fused"))
+        group 0 map over (i in n):
+          multiply_0: f32[n] = multiply(x, 2.0)  # ...
+          writes multiply_0
         """
         self._check_open()
         if stage not in STAGES:

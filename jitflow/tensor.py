@@ -148,7 +148,15 @@ class Tensor:
         return f"Tensor({label}, {self.dtype}, {shape_text(self.node.shape)})"
 
     def named(self, name: str) -> Tensor:
-        """Return the same value under `name`, by which it can be fetched and fed and which dumps show."""
+        """Return the same value under `name`, by which it can be fetched and fed and which dumps show.
+
+        Examples
+        --------
+        >>> import jitflow as jf
+        >>> x = jf.placeholder("x", jf.float32, ())
+        >>> jf.Session(jf.exp(x).named("y")).run("y", {"x": 0.0})
+        array(1., dtype=float32)
+        """
         return as_tensor(naming.named(self.node, _checked_name(name)))
 
     # ---- operators
@@ -434,7 +442,14 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
 
 
 def asarray(x: Any, dtype: Any = None) -> Tensor:
-    """Return `x` as a Tensor: a Tensor is returned as it is (or converted to `dtype`), all else is a constant."""
+    """Return `x` as a Tensor: a Tensor is returned as it is (or converted to `dtype`), all else is a constant.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.asarray([1, 2], jf.float32)
+    Tensor(constant, float32, (2,))
+    """
     if isinstance(x, Tensor):
         return x if dtype is None else as_tensor(cast.astype(x.node, dtype))
     return constant(x, dtype)

@@ -19,8 +19,8 @@ def test_examples_run(name: str) -> None:
     thing: Any = jf
     for part in name.split("."):
         thing = getattr(thing, part)
-    finder = doctest.DocTestFinder(recurse=False)
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    finder = doctest.DocTestFinder(recurse=isinstance(thing, type))
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     report: list[str] = []
     for test in finder.find(thing, name, module=False, globs={}):
         runner.run(test, out=report.append)
