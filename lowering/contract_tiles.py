@@ -317,7 +317,8 @@ class Tiles(Nest):
             body = loop("kk", depth, lambda kk: loop("q", whole, lambda q: piece(q, kk, full)))
         if divides(nr, self.c.n.extent):
             return body
-        return (*body, If(compare("gt", rest, 0), loop("kk", depth, lambda kk: piece(whole, kk, rest))))
+        last = loop("kk", depth, lambda kk: piece(whole, kk, rest))
+        return (*body, *(last if isinstance(rest, Const) else (If(compare("gt", rest, 0), last),)))
 
     def epilogue(self, where: _Block, i: Expr, q: Expr, rows: Expr, cols: Expr) -> Body:
         """Return the rest of the group on a strip of rows and panel `q`."""

@@ -131,12 +131,33 @@ def _factor(
     expr, demands = part
     parts = unflatten_index(merged.var, [a.extent for a in axes], extents)
     renamed = dict(zip((a.var for a in axes), parts, strict=True))
-    reads = _reads(demands, set(group.leaves))
-    walks = [_walk(node, tuple(substitute_all(i, renamed) for i in at), merged, k, extents) for node, at in reads]
-    place = walks[0] if len(walks) == 1 and _is_element(expr, demands, set(group.leaves)) else None
-    if place is not None and const_index(0) in (place.across, place.along):
-        place = None  # one element for many: a matrix only once it is copied
-    return Factor(expr, demands, place, _unit([w for w in walks if w is not None]))
+    leaves = set(group.leaves)
+    walks = []
+    for node, at in _reads(demands, leaves):
+        flat = flat_index(tuple(substitute_all(i, renamed) for i in at), node.shape, extents)
+        walks.append((node, flat, _step(flat, merged, extents), _step(flat, k, extents)))
+    place = None
+    if len(walks) == 1 and _is_element(expr, demands, leaves):
+        ((node, flat, across, along),) = walks
+        # An axis of one element has no step; one as long as the other axis keeps accesses inside the matrix.
+        across = k.extent if merged.extent == const_index(1) else across
+        along = merged.extent if k.extent == const_index(1) else along
+        # A step of 0 is one element for many: a matrix only once it is copied.
+        if across is not None and along is not None and const_index(0) not in (across, along):
+            place = InPlace(node, flat, across, along)
+            walks = [(node, flat, across, along)]
+    return Factor(expr, demands, place, _unit([w[2] for w in walks], [w[3] for w in walks]))
+
+
+def _step(flat: Expr, axis: Axis, extents: Extents) -> Expr | None:
+    """Return by how much `flat` grows from one point of `axis` to the next, or None if that differs."""
+    split = split_linear(flat, axis.var, extents)
+    return None if split is None or free_vars(split[0]) & set(extents) else split[0]
+
+
+def _unit(across: Sequence[Expr | None], along: Sequence[Expr | None]) -> str | None:
+    one = const_index(1)
+    return "along" if one in along else "across" if one in across else None
 
 
 def _reads(demands: Iterable[Demand], leaves: Collection[Node]) -> list[tuple[Node, Subscripts]]:
@@ -166,23 +187,3 @@ def _is_element(expr: Expr, demands: Sequence[Demand], leaves: Collection[Node])
             return True
         expr, demands = trace(d.node, d.at)
     return False
-
-
-def _walk(node: Node, at: Subscripts, merged: Axis, k: Axis, extents: Extents) -> InPlace | None:
-    """Return how the element of `node` at subscripts `at` moves through its array, if in even steps."""
-    flat = flat_index(at, node.shape, extents)
-    split = [split_linear(flat, v, extents) for v in (merged.var, k.var)]
-    if any(x is None or free_vars(x[0]) & set(extents) for x in split):
-        return None
-    across, along = (x[0] for x in split if x is not None)
-    # An axis of one element has no step; one as long as the other axis keeps accesses inside the matrix.
-    across = k.extent if merged.extent == const_index(1) else across
-    along = merged.extent if k.extent == const_index(1) else along
-    return InPlace(node, flat, across, along)
-
-
-def _unit(walks: Sequence[InPlace]) -> str | None:
-    one = const_index(1)
-    if any(w.along == one for w in walks):
-        return "along"
-    return "across" if any(w.across == one for w in walks) else None
