@@ -255,6 +255,8 @@ class _Fuser:
     def _may_inline(self, d: _Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
         if None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
             return False
+        if node.op.fallible and not all(self._covers(d, node, i) for i in wanted):
+            return False  # every index is to be checked, also of elements that nobody reads
         if self.weight[node] <= CHEAP:
             return True
         if d.contract is not None and any(_mentions(i, d.inner) for i in wanted):

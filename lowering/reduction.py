@@ -29,6 +29,10 @@ from lowering.fuse import COSTLY, FusionGroup
 from lowering.loop_ir import Body, Let, Stmt, Store
 from lowering.trace import Element, trace
 
+#: Work (in ordinary operations) from which an element is kept in a row for the next pass rather than computed again:
+#: a store, a load and the address of both cost about as much.
+KEPT = 8
+
 
 def reduce_of(element: Element) -> Reduce:
     """Return the ``Reduce`` at the root of the element rule of a reduction or contraction."""
@@ -144,7 +148,7 @@ def levels_of(group: FusionGroup) -> dict[Node, int]:
 
 
 def kept_rows(group: FusionGroup, level: Mapping[Node, int]) -> list[Element]:
-    """Return the full-size elements worth keeping between passes: costly, and used by a later pass at one index."""
+    """Return the full-size elements worth keeping between passes: heavy, and used by a later pass at one index."""
     inner = {a.var for a in group.inner}
     members = set(group.members)
     heavy: dict[Node, int] = {}
@@ -154,10 +158,10 @@ def kept_rows(group: FusionGroup, level: Mapping[Node, int]) -> list[Element]:
         if node in reduced:
             heavy[node] = 0
             continue
-        own = COSTLY if node.op.costly else 0
+        own = COSTLY if node.op.costly else 0 if node.op.movement else 1
         heavy[node] = own + sum(heavy.get(x, 0) for x in node.inputs if x in members)
         wanted = group.wanted.get(node, ())
-        if heavy[node] < COSTLY or len(wanted) != 1 or wanted[0] is None:
+        if heavy[node] < KEPT or len(wanted) != 1 or wanted[0] is None:
             continue
         mentioned = {v for i in wanted[0] for v in free_vars(i)}
         if not inner <= mentioned:

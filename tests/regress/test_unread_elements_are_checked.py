@@ -1,0 +1,21 @@
+"""An index out of range is an error also where the element it selects is dropped again: as in the interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import jitflow as jf
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_bad_index_whose_element_is_sliced_away_is_reported(fuse: bool) -> None:
+    x, at = jf.placeholder("x", jf.float32, ("n",)), jf.placeholder("at", jf.int64, ("m",))
+    y = jf.take(x, at, axis=0)[1:] + 1.0
+    feeds = {x: np.zeros(2, np.float32), at: np.array([2, 0, 1])}
+    with jf.config.override(fuse=fuse), jf.Session([y]) as session:
+        with pytest.raises(IndexError, match="position 0"):
+            session.run(y, feeds)
+        np.testing.assert_array_equal(session.run(y, {**feeds, at: np.array([0, 0, 1])}), [1, 1])
+    with pytest.raises(IndexError):
+        jf.interpret(y, feeds)
