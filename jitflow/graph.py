@@ -81,9 +81,8 @@ class OpDef:
 
     - `infer(*types, **attrs) -> TensorType` raises ShapeError or DTypeError in the user's terms.
     - `numpy(*arrays, **attrs) -> array` is the oracle's rule; `dims` is passed as a keyword if it names it.
-    - one of `element(index, *readers, **attrs) -> Expr`, the value at one output index (fusable by construction);
-      `kernel`, statements for what is not one element at a time (a fusion barrier); `expand(*nodes, **attrs) -> Node`,
-      the same written with other operators.
+    - one of `element(index, *readers, **attrs) -> Expr`, the value at one output index (fusable by construction), and
+      `expand(*nodes, **attrs) -> Node`, the same written with other operators.
     - `vjp(ct, out, *inputs, **attrs) -> tuple[Node | None, ...]`: cotangents of the inputs; None: not differentiable.
     - `samples(rng)` yields :class:`Sample` objects, from which the tests of every operator are made.
     - `exact`: folding it by numpy gives the compiled bits (no rounding anywhere), so constants may be folded.
@@ -98,7 +97,6 @@ class OpDef:
     infer: Callable[..., TensorType]
     numpy: Callable[..., Any] | None = None
     element: Callable[..., Expr] | None = None
-    kernel: Callable[..., Any] | None = None
     expand: Callable[..., Node] | None = None
     vjp: Callable[..., tuple[Node | None, ...]] | None = None
     samples: Callable[[np.random.Generator], Iterable[Sample]] | None = None
@@ -131,8 +129,8 @@ def define_op(name: str, **fields: Any) -> OpDef:
             code is not None and "dims" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         )
     op = OpDef(name, **fields)
-    if not op.source and sum(f is not None for f in (op.element, op.kernel, op.expand)) != 1:
-        raise GraphError(f"operator {name!r} needs exactly one of element, kernel and expand")
+    if not op.source and (op.element is None) == (op.expand is None):
+        raise GraphError(f"operator {name!r} needs exactly one of element and expand")
     OPS[name] = op
     return op
 

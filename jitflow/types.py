@@ -138,6 +138,11 @@ def fold_dim(d: Dim) -> Dim:
     return d
 
 
+def dim_of(e: Expr) -> Dim:
+    """Return index expression `e` as a dim: a literal as int."""
+    return int(e.value) if isinstance(e, Const) else e
+
+
 def add_dims(*dims: Dim) -> Dim:
     """Return the sum of `dims`."""
     total: Dim = 0

@@ -26,7 +26,7 @@ from jitflow.errors import CompilerBug
 from jitflow.expr import INDEX, Expr, Reduce, Var, as_index
 from jitflow.graph import Node, toposort
 from jitflow.simplify import free_vars, simplify_index
-from jitflow.types import Dim, element_count, same_dim
+from jitflow.types import dim_of, element_count, same_dim
 from lowering.trace import (
     Demand,
     Element,
@@ -204,7 +204,7 @@ class _Fuser:
             if draft.contract is not None and axes is not draft.rows:
                 continue
             shape = [a.extent for a in axes]
-            if same_dim(element_count(node.shape), element_count([_dim(e) for e in shape])) is True:
+            if same_dim(element_count(node.shape), element_count([dim_of(e) for e in shape])) is True:
                 domain = flat_index(tuple(a.var for a in axes), shape, extents)
                 if domain == position:
                     return True
@@ -304,7 +304,7 @@ class _Fuser:
                 continue
             if len(d.rows) != len(node.shape) or not any(x in d.wants for x in node.inputs):
                 continue
-            if not all(same_dim(_dim(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True)):
+            if not all(same_dim(dim_of(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True)):
                 continue
             if self._reaches(d, readers):
                 continue
@@ -356,12 +356,12 @@ class _Fuser:
         reduce = _reduce_of(node, index)
         position = flat_index(index, node.shape, d.extents)
         count = element_count(node.shape)
-        total = element_count([_dim(simplify_index(e)) for e in reduce.extents])
-        row_count = element_count([_dim(a.extent) for a in d.rows])
+        total = element_count([dim_of(simplify_index(e)) for e in reduce.extents])
+        row_count = element_count([dim_of(a.extent) for a in d.rows])
         if same_dim(count, row_count) is True and position == self._position(d.rows, d.extents):
             if d.inner:
                 same = len(d.inner) == len(reduce.vars) and all(
-                    same_dim(_dim(a.extent), _dim(simplify_index(e))) is True
+                    same_dim(dim_of(a.extent), dim_of(simplify_index(e))) is True
                     for a, e in zip(d.inner, reduce.extents, strict=True)
                 )
                 if not same or (self._lanes(d) == 1) != (reduce.lanes == 1):
@@ -373,9 +373,9 @@ class _Fuser:
         # The readers run over (row, k) and the reduction over k: split the domain there.
         for cut in range(len(d.rows) - 1, -1, -1):
             rows, tail = d.rows[:cut], d.rows[cut:]
-            if same_dim(element_count([_dim(a.extent) for a in tail]), total) is not True:
+            if same_dim(element_count([dim_of(a.extent) for a in tail]), total) is not True:
                 continue
-            if same_dim(element_count([_dim(a.extent) for a in rows]), count) is not True:
+            if same_dim(element_count([dim_of(a.extent) for a in rows]), count) is not True:
                 continue
             if position != self._position(rows, d.extents):
                 continue
@@ -427,7 +427,7 @@ class _Fuser:
                 d.kind == "map"
                 and len(wanted) == 1
                 and wanted[0] == tuple(simplify_index(a.var, d.extents) for a in d.rows)
-                and all(same_dim(_dim(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True))
+                and all(same_dim(dim_of(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True))
                 and not self._reaches(d, others)
                 and not _reads(d, node)
             ):
@@ -504,10 +504,6 @@ _AXIS_NAMES = "ijklmnopqrstuvwxyz"
 
 def _axes(node: Node) -> list[Axis]:
     return [Axis(Var(_AXIS_NAMES[n % len(_AXIS_NAMES)], INDEX, floor=0), as_index(d)) for n, d in enumerate(node.shape)]
-
-
-def _dim(e: Expr) -> Dim:
-    return int(e.value) if hasattr(e, "value") else e
 
 
 def _mentions(index: Subscripts | None, axes: Iterable[Axis]) -> bool:

@@ -16,7 +16,7 @@ from jitflow.expr import INDEX, Const, Expr, Var, as_index, const_index, maximum
 from jitflow.graph import Node
 from jitflow.record import record
 from jitflow.simplify import free_vars, is_nonnegative, same_index, simplify_index, split_linear
-from jitflow.types import Dim, dim_text, element_count, mul_dims, shape_text
+from jitflow.types import Dim, dim_of, dim_text, element_count, mul_dims, shape_text
 from lowering.loop_ir import Kernel
 
 
@@ -210,12 +210,12 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
         lines += [f"    {space}[{k}] {_array_text(x, names)}" for k, x in enumerate(nodes)]
     lines.append("  dims:")
     lines += [f"    {v.name} = {_axis_of(s, plan.inputs)}" for s, v in zip(plan.sizes, plan.slots, strict=True)]
-    lines += [f"    {s.var.name} = ({s.slot.name} - {dim_text(_dim(s.rest))}) // {s.factor}" for s in plan.solved]
+    lines += [f"    {s.var.name} = ({s.slot.name} - {dim_text(dim_of(s.rest))}) // {s.factor}" for s in plan.solved]
     lines.append("  guards:")
-    lines += [f"    {dim_text(_dim(g.left))} == {dim_text(_dim(g.right))}" for g in plan.guards]
+    lines += [f"    {dim_text(dim_of(g.left))} == {dim_text(dim_of(g.right))}" for g in plan.guards]
     lines.append("  arena:")
-    lines += [f"    arena[{k}] {dim_text(_dim(c))} bytes" for k, c in enumerate(plan.cells)]
-    lines.append(f"    scratch {dim_text(_dim(plan.scratch))} bytes")
+    lines += [f"    arena[{k}] {dim_text(dim_of(c))} bytes" for k, c in enumerate(plan.cells)]
+    lines.append(f"    scratch {dim_text(dim_of(plan.scratch))} bytes")
     lines.append("  steps:")
     for step in plan.steps:
         match step:
@@ -223,7 +223,7 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
                 at = "" if status is None else f", status {status}"
                 lines.append(f"    launch {kernel.name}({', '.join(map(repr, places))}{at})")
             case Copy(source, target, nbytes):
-                lines.append(f"    copy {source!r} to {target!r}, {dim_text(_dim(nbytes))} bytes")
+                lines.append(f"    copy {source!r} to {target!r}, {dim_text(dim_of(nbytes))} bytes")
             case Check(first, last):
                 lines.append(f"    check status {first}..{last - 1}")
     return "\n".join(lines) + "\n"
@@ -237,9 +237,6 @@ def _axis_of(size: Expr, inputs: Sequence[Node]) -> str:
 def _array_text(x: Node | Packed, names: Mapping[Node, str]) -> str:
     if isinstance(x, Packed):
         shape = ", ".join(map(str, x.shape))
-        return f"{names.get(x.node, x.node.op.name)} packed as {x.layout}: {x.dtype.short}[{shape}]"
+        form = " of ".join(x.layout.split(" of ")[:2])  # "panels of 16"; what follows is how they are computed
+        return f"{names.get(x.node, x.node.op.name)} packed as {form}: {x.dtype.short}[{shape}]"
     return f"{names.get(x, x.op.name)}: {x.type!r}"
-
-
-def _dim(e: Expr) -> Dim:
-    return int(e.value) if isinstance(e, Const) else e

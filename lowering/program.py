@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jitflow.errors import at_site
-from jitflow.expr import Const, Expr, Var, as_index, const_index
+from jitflow.expr import Expr, Var, as_index, const_index
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, free_vars, simplify_index
-from jitflow.types import Dim, dim_text, element_count
+from jitflow.types import dim_of, dim_text, element_count
 from lowering import cpu
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
@@ -416,7 +416,7 @@ def group_key(group: FusionGroup) -> Any:
         return number.get(node, ("constant", node.attrs))
 
     def elements(es: Iterable[tuple[Node, tuple[Expr, ...]]]) -> Any:
-        return tuple((number[n], tuple(dim_text(_dim(i)) for i in at)) for n, at in es)
+        return tuple((number[n], tuple(dim_text(dim_of(i)) for i in at)) for n, at in es)
 
     return (
         group.kind,
@@ -438,7 +438,7 @@ def _work(groups: Sequence[FusionGroup], fetches: Sequence[Node]) -> tuple[Expr,
     """Return a rough estimate of the nanoseconds that `groups` take: 16 simple element operations, 32 FMAs each."""
     weights: dict[Expr, int] = {}
     for g in groups:
-        points = as_index(element_count([_dim(a.extent) for a in (*g.rows, *g.inner)]))
+        points = as_index(element_count([dim_of(a.extent) for a in (*g.rows, *g.inner)]))
         weight = 1 if g.contract is not None else 2 * (1 + sum(COSTLY if n.op.costly else 1 for n in g.members))
         weights[points] = weights.get(points, 0) + weight
     for node in fetches:
@@ -515,14 +515,10 @@ def _count(node: Node) -> int:
     return count if isinstance(count, int) else 1 << 62
 
 
-def _dim(e: Expr) -> Dim:
-    return int(e.value) if isinstance(e, Const) else e
-
-
 def show_group(group: FusionGroup, number: int, names: Mapping[Node, str]) -> str:
     """Return `group` as text: its domain, its nodes, what it writes."""
-    axes = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.rows)
-    inner = ", ".join(f"{a.var.name} in {dim_text(_dim(a.extent))}" for a in group.inner)
+    axes = ", ".join(f"{a.var.name} in {dim_text(dim_of(a.extent))}" for a in group.rows)
+    inner = ", ".join(f"{a.var.name} in {dim_text(dim_of(a.extent))}" for a in group.inner)
     head = f"group {number} {group.kind} over ({axes})" + (f" folding ({inner})" if inner else "")
     lines = [head + ":", *(f"  {line}" for line in notes_of(group, local_names(group, names)))]
     lines.append(f"  writes {', '.join(names.get(n, n.op.name) for n, _ in group.outputs)}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from jitflow.expr import INDEX, Const, Expr, Reduce, Var, as_index, const_index
 from jitflow.graph import Node
 from jitflow.simplify import simplify_index
-from jitflow.types import Dim, dim_text, element_count
+from jitflow.types import dim_of, dim_text, element_count
 from lowering.fuse import FusionGroup
 from lowering.plan import Place, nbytes_of
 from lowering.trace import trace
@@ -26,7 +26,7 @@ def operations(node: Node) -> Expr:
     expr = trace(node, tuple(Var("i", INDEX, floor=0) for _ in node.shape)).expr
     if not isinstance(expr, Reduce):
         return count
-    folded = as_index(element_count([_dim(simplify_index(e)) for e in expr.extents]))
+    folded = as_index(element_count([dim_of(simplify_index(e)) for e in expr.extents]))
     return simplify_index(count * folded * (2 if expr.contract else 1))
 
 
@@ -66,13 +66,13 @@ def show_report(
         if place.space == "arena":
             kept.setdefault(place.number, []).append(names.get(node, node.op.name))
     for k, size in enumerate(cells):
-        lines.append(f"  arena[{k}] {dim_text(_dim(size))} bytes: {_some(kept.get(k, []))}")
+        lines.append(f"  arena[{k}] {dim_text(dim_of(size))} bytes: {_some(kept.get(k, []))}")
     if scratch != const_index(0):
         lines.append(f"  scratch {_text(scratch)} bytes: working rows of one worker")
     lines += [f"  constant {_text(nbytes_of(n))} bytes: {names.get(n, n.op.name)}" for n in constants]
     # Not simplified as one sum: the maxima in it would take long to compare.
     literal = sum(int(e.value) for e in (*cells, scratch) if isinstance(e, Const))
-    terms = [dim_text(_dim(e)) for e in (*cells, scratch) if not isinstance(e, Const)]
+    terms = [dim_text(dim_of(e)) for e in (*cells, scratch) if not isinstance(e, Const)]
     peak = " + ".join([*terms, str(literal)] if literal or not terms else terms)
     lines.append(f"peak memory of a run besides inputs and outputs: {peak} bytes")
     return "\n".join(lines)
@@ -86,12 +86,8 @@ def _sum(terms: Iterable[Expr]) -> Expr:
 
 
 def _text(e: Expr) -> str:
-    return dim_text(_dim(simplify_index(e)))
+    return dim_text(dim_of(simplify_index(e)))
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
-
-
-def _dim(e: Expr) -> Dim:
-    return int(e.value) if isinstance(e, Const) else e
