@@ -8,7 +8,7 @@ integers, with ``x // 0 = x % 0 = 0``:
 - ``(q*c + r) // c = q + r // c`` and ``(q*c + r) % c = r % c`` for c > 0, and ``r // c = 0``, ``r % c = r`` where
   0 <= r < c is proven from the extents of the loop variables;
 - ``(x // c) * c + x % c = x``; ``(x // a) // b = x // (a*b)`` for positive literals;
-- ``min``/``max`` of operands whose difference has a known sign.
+- ``min``/``max`` of operands whose difference has a known sign; ``min(a, b) + max(a, b) = a + b``.
 
 Dividing by a symbolic extent n assumes n > 0, which holds wherever the quotient is used: inside a loop over n.
 """
@@ -16,6 +16,7 @@ Dividing by a symbolic extent n assumes n > 0, which holds wherever the quotient
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index, binary, const_index, fold_index
@@ -24,9 +25,34 @@ Monomial: TypeAlias = tuple[Expr, ...]
 Poly: TypeAlias = dict[Monomial, int]
 Extents: TypeAlias = Mapping[Var, Expr]
 
-_NO_EXTENTS: Extents = {}
+
+class _Scope(dict[Var, Expr]):
+    """Extents, with what has been found out under them: nested min and max are otherwise looked at again and again."""
+
+    __slots__ = ("highs", "lows", "polys")
+
+    def __init__(self, extents: Extents = MappingProxyType({})) -> None:
+        super().__init__(extents)
+        self.polys: dict[Expr, Poly] = {}
+        self.lows: dict[Expr, int | None] = {}
+        self.highs: dict[Expr, Poly | None] = {}
+
+
+#: No loop variables: what is found out holds for good.
+_NO_EXTENTS = _Scope()
 _CACHE: dict[Expr, Expr] = {}
 _CACHE_LIMIT = 1 << 16
+
+
+def _scope(extents: Extents | None) -> _Scope:
+    if isinstance(extents, _Scope):
+        return extents
+    if extents:
+        return _Scope(extents)
+    if len(_NO_EXTENTS.polys) > _CACHE_LIMIT:
+        for found in (_NO_EXTENTS.polys, _NO_EXTENTS.lows, _NO_EXTENTS.highs):
+            found.clear()
+    return _NO_EXTENTS
 
 
 def simplify_index(e: Expr | int, extents: Extents | None = None) -> Expr:
@@ -39,10 +65,10 @@ def simplify_index(e: Expr | int, extents: Extents | None = None) -> Expr:
     if isinstance(e, Const) or (isinstance(e, Var) and not extents):
         return e
     if extents:
-        return _from_poly(_poly(e, extents))
+        return _from_poly(_poly(e, _scope(extents)))
     hit = _CACHE.get(e)
     if hit is None:
-        hit = _from_poly(_poly(e, _NO_EXTENTS))
+        hit = _from_poly(_poly(e, _scope(None)))
         if len(_CACHE) > _CACHE_LIMIT:
             _CACHE.clear()
         _CACHE[e] = hit
@@ -51,7 +77,7 @@ def simplify_index(e: Expr | int, extents: Extents | None = None) -> Expr:
 
 def poly_of(e: Expr | int, extents: Extents | None = None) -> Poly:
     """Return `e` as a polynomial: a dict from monomials (sorted tuples of atoms) to coefficients."""
-    return _poly(as_index(e), extents or _NO_EXTENTS)
+    return dict(_poly(as_index(e), _scope(extents)))
 
 
 def from_poly(p: Poly) -> Expr:
@@ -61,10 +87,11 @@ def from_poly(p: Poly) -> Expr:
 
 def known_sign(e: Expr | int, extents: Extents | None = None) -> int | None:
     """Return 0 if `e` is zero for all values, 1 or -1 if it is always positive or negative, None if unknown."""
-    p = poly_of(e, extents)
+    scope = _scope(extents)
+    p = _poly(as_index(e), scope)
     if not p:
         return 0
-    low, high = _bounds(p, extents or _NO_EXTENTS)
+    low, high = _bounds(p, scope)
     if low is not None and low > 0:
         return 1
     return -1 if high is not None and high < 0 else None
@@ -72,7 +99,8 @@ def known_sign(e: Expr | int, extents: Extents | None = None) -> int | None:
 
 def is_nonnegative(e: Expr | int, extents: Extents | None = None) -> bool:
     """Tell whether `e` >= 0 is proven."""
-    low, _ = _bounds(poly_of(e, extents), extents or _NO_EXTENTS)
+    scope = _scope(extents)
+    low = _least(_poly(as_index(e), scope), scope)
     return low is not None and low >= 0
 
 
@@ -190,7 +218,15 @@ def _literal(p: Poly) -> int | None:
     return None
 
 
-def _poly(e: Expr, extents: Extents) -> Poly:
+def _poly(e: Expr, extents: _Scope) -> Poly:
+    """Return `e` as a polynomial, which is shared: nobody changes it."""
+    found = extents.polys.get(e)
+    if found is None:
+        found = extents.polys[e] = _polynomial(e, extents)
+    return found
+
+
+def _polynomial(e: Expr, extents: _Scope) -> Poly:
     if isinstance(e, Const):
         return {(): int(e.value)} if e.value else {}
     if isinstance(e, Var):
@@ -200,9 +236,9 @@ def _poly(e: Expr, extents: Extents) -> Poly:
         p, q = _poly(e.a, extents), _poly(e.b, extents)
         match e.op:
             case "add":
-                return _merge_divmod(_add(p, q))
+                return _merge_pairs(_add(p, q))
             case "sub":
-                return _merge_divmod(_add(p, q, -1))
+                return _merge_pairs(_add(p, q, -1))
             case "mul":
                 return _multiply(p, q)
             case "floordiv" | "mod":
@@ -247,7 +283,7 @@ def _term(monomial: Monomial, c: int) -> Expr:
     return product if c == 1 else Binary("mul", product, const_index(c))
 
 
-def _bounds(p: Poly, extents: Extents) -> tuple[int | None, int | None]:
+def _bounds(p: Poly, extents: _Scope) -> tuple[int | None, int | None]:
     """Return proven least and greatest values of `p` (None where there is none).
 
     Symbolic extents are handled by bounding each loop variable by its extent - 1 and looking at the polynomial that
@@ -260,7 +296,7 @@ def _negated(x: int | None) -> int | None:
     return None if x is None else -x
 
 
-def _least(p: Poly, extents: Extents) -> int | None:
+def _least(p: Poly, extents: _Scope) -> int | None:
     # Replace, in terms with a negative coefficient, loop variables by their greatest value.
     for _ in range(8):
         changed = False
@@ -299,7 +335,13 @@ def _least(p: Poly, extents: Extents) -> int | None:
     return low
 
 
-def _atom_low(atom: Expr, extents: Extents) -> int | None:
+def _atom_low(atom: Expr, extents: _Scope) -> int | None:
+    if atom not in extents.lows:
+        extents.lows[atom] = _find_low(atom, extents)
+    return extents.lows[atom]
+
+
+def _find_low(atom: Expr, extents: _Scope) -> int | None:
     if isinstance(atom, Var):
         return 0 if atom in extents else atom.floor
     if isinstance(atom, Binary):
@@ -322,8 +364,14 @@ def _atom_low(atom: Expr, extents: Extents) -> int | None:
     return None
 
 
-def _atom_high(atom: Expr, extents: Extents) -> Poly | None:
+def _atom_high(atom: Expr, extents: _Scope) -> Poly | None:
     """Return a polynomial that `atom` never exceeds, or None."""
+    if atom not in extents.highs:
+        extents.highs[atom] = _find_high(atom, extents)
+    return extents.highs[atom]
+
+
+def _find_high(atom: Expr, extents: _Scope) -> Poly | None:
     if isinstance(atom, Var):
         bound = extents.get(atom)
         return None if bound is None else _add(_poly(bound, _NO_EXTENTS), {(): -1})
@@ -339,7 +387,7 @@ def _atom_high(atom: Expr, extents: Extents) -> Poly | None:
     return None
 
 
-def _in_range(p: Poly, divisor: Poly, extents: Extents) -> bool:
+def _in_range(p: Poly, divisor: Poly, extents: _Scope) -> bool:
     """Tell whether 0 <= p < divisor is proven."""
     low = _least(p, extents)
     if low is None or low < 0:
@@ -348,7 +396,7 @@ def _in_range(p: Poly, divisor: Poly, extents: Extents) -> bool:
     return gap is not None and gap >= 0
 
 
-def _divide(op: str, p: Poly, q: Poly, extents: Extents) -> Poly:
+def _divide(op: str, p: Poly, q: Poly, extents: _Scope) -> Poly:
     a, b = _literal(p), _literal(q)
     if b is not None and a is not None:
         value = fold_index(op, a, b)
@@ -394,7 +442,7 @@ def _divide(op: str, p: Poly, q: Poly, extents: Extents) -> Poly:
         and inner.b.value > 0
     ):
         return _add(quotient, _divide("floordiv", _poly(inner.a, extents), {(): b * int(inner.b.value)}, extents))
-    return _merge_divmod(_add(quotient, {(Binary("floordiv", inner, _from_poly(q)),): 1}))
+    return _merge_pairs(_add(quotient, {(Binary("floordiv", inner, _from_poly(q)),): 1}))
 
 
 def _without(m: Monomial, part: Monomial) -> Monomial | None:
@@ -407,10 +455,14 @@ def _without(m: Monomial, part: Monomial) -> Monomial | None:
     return tuple(left)
 
 
-def _merge_divmod(p: Poly) -> Poly:
-    """Apply ``(x // c) * c + x % c = x`` to the terms of `p`, also under a common factor."""
+def _merge_pairs(p: Poly) -> Poly:
+    """Apply ``(x // c) * c + x % c = x`` and ``min(a, b) + max(a, b) = a + b`` to `p`, also under a common factor."""
     for m, k in p.items():
         for atom in m:
+            if isinstance(atom, Binary) and atom.op == "min":
+                merged = _merge_extrema(p, m, k, atom)
+                if merged is not None:
+                    return _merge_pairs(merged)
             if not (isinstance(atom, Binary) and atom.op == "mod"):
                 continue
             factor = list(m)
@@ -422,11 +474,33 @@ def _merge_divmod(p: Poly) -> Poly:
             if partners and all(p.get(key) == scale for key, scale in partners.items()):
                 out = {key: scale for key, scale in p.items() if key != m and key not in partners}
                 whole = _multiply({tuple(factor): k}, _poly(atom.a, _NO_EXTENTS))
-                return _merge_divmod(_add(out, whole))
+                return _merge_pairs(_add(out, whole))
     return p
 
 
-def _extremum(op: str, p: Poly, q: Poly, extents: Extents) -> Poly:
+def _merge_extrema(p: Poly, m: Monomial, k: int, least: Binary) -> Poly | None:
+    """Return `p` with ``min(a, b) + max(a + c, b + c) = a + b + c``, c a literal, applied to its term `m`, or None."""
+    rest = list(m)
+    rest.remove(least)
+    a, b = _poly(least.a, _NO_EXTENTS), _poly(least.b, _NO_EXTENTS)
+    for m2, k2 in p.items():
+        if k2 != k:
+            continue
+        for greatest in m2:
+            others = list(m2)
+            others.remove(greatest)
+            if not (isinstance(greatest, Binary) and greatest.op == "max" and others == rest):
+                continue
+            x, y = _poly(greatest.a, _NO_EXTENTS), _poly(greatest.b, _NO_EXTENTS)
+            for first, second in ((a, b), (b, a)):
+                c = _literal(_add(x, first, -1))
+                if c is not None and c == _literal(_add(y, second, -1)):
+                    out = {key: scale for key, scale in p.items() if key not in (m, m2)}
+                    return _add(out, _multiply({tuple(rest): k}, _add(x, second)))
+    return None
+
+
+def _extremum(op: str, p: Poly, q: Poly, extents: _Scope) -> Poly:
     difference = _add(p, q, -1)
     if not difference:
         return p

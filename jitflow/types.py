@@ -21,6 +21,8 @@ Shape: TypeAlias = tuple[Dim, ...]
 
 #: More axes than numpy accepts (64) would only be usable half of the way.
 MAX_RANK = 64
+#: Sizes that follow from sizes (slices of slices) are formulas; over this, compiling them takes longer than running.
+MAX_DIM_TERMS = 200
 #: Element counts stay below this, so that byte sizes fit 64 bits.
 MAX_ELEMENTS = 1 << 60
 
@@ -133,9 +135,20 @@ def fold_dim(d: Dim) -> Dim:
         if d < 0:
             raise ShapeError(f"a dim cannot be negative, got {d}")
         return d
+    if _is_larger_than(d, MAX_DIM_TERMS):
+        raise LimitError(f"the size of a dim has become a formula of over {MAX_DIM_TERMS} terms")
     if known_sign(d) == -1:
         raise ShapeError(f"a dim cannot be negative, got {dim_text(d)}")
     return d
+
+
+def _is_larger_than(e: Expr, limit: int) -> bool:
+    stack: list[Any] = [e]
+    count = 0
+    while stack and count <= limit:
+        count += 1
+        stack.extend(stack.pop()._children())
+    return count > limit
 
 
 def dim_of(e: Expr) -> Dim:

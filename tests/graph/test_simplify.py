@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jitflow.expr import INDEX, Expr, Var, as_index, binary, const_index, minimum
+from jitflow.expr import INDEX, Expr, Var, as_index, binary, const_index, maximum, minimum
 from jitflow.simplify import (
     evaluate_index,
     free_vars,
@@ -142,3 +142,19 @@ def test_proofs_hold_on_random_values() -> None:
 def test_free_variables_of_a_literal_are_none() -> None:
     assert free_vars(3) == set()
     assert free_vars(n * m + n) == {n, m}
+
+
+def test_what_a_slice_takes_and_what_it_leaves_are_the_whole() -> None:
+    assert text(minimum(n, 1) + maximum(n - 1, 0)) == "n"
+    assert text(m * minimum(n, 3) + maximum(0, n - 3) * m) == "m*n"
+    assert text(minimum(n, 1) + maximum(n - 2, 0)) != "n"
+
+
+def test_nested_slices_do_not_blow_up() -> None:
+    e: Expr = n
+    for _ in range(12):
+        e = simplify_index(maximum(e - 1, 0) + minimum(e, 1))
+    assert e == n
+    for _ in range(40):
+        e = simplify_index(maximum(minimum(e, m) - 1, 0))
+    assert is_nonnegative(e)
