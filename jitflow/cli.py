@@ -89,7 +89,11 @@ def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
 
 
 def _read(args: argparse.Namespace) -> Graph:
-    text = sys.stdin.read() if str(args.graph) == "-" else args.graph.read_text()
+    data = sys.stdin.buffer.read() if str(args.graph) == "-" else args.graph.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{args.graph} is no graph: byte {error.start} is no text") from None
     if args.arrays is None:
         return parse_graph(text)
     with np.load(args.arrays, allow_pickle=False) as arrays:

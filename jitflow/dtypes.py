@@ -54,6 +54,11 @@ class DType:
         return (_by_name, (self.name,))
 
     @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The numpy dtype, by the name under which numpy looks for it: ``np.zeros(3, jf.float32)``."""
+        return self.np
+
+    @property
     def is_float(self) -> bool:
         return self.kind == "f"
 

@@ -154,7 +154,11 @@ class Session:
         self._times: list[Timing] = []
         self._compilations = 0
         self._open = True
-        self._default = self._compile(self._fetches, _placeholders(self._fetches))
+        #: Dims that no placeholder of the graph gives (of zeros_like(x) alone, say): others must be fed for them.
+        self._waiting = open_dims(order, _placeholders(self._fetches))
+        self._first: _Compiled | None = None
+        if not self._waiting:
+            self._compile(self._fetches, _placeholders(self._fetches))
 
     # ---- running
 
@@ -245,7 +249,7 @@ class Session:
             raise TypeError(f"inputs must be a list of tensors or names, not {type(inputs).__name__}")
         fed = tuple(find_node(x, self._nodes, GraphError, "input") for x in inputs)
         for k, node in enumerate(fed):
-            if node not in self._names:
+            if not self._may_feed(node):
                 raise GraphError(at_site(f"input {node!r} is no part of this session's graph", node.site))
             if node in fed[:k]:
                 raise FeedError(at_site(f"input {self._name(node)!r} of the function is named twice", node.site))
@@ -372,6 +376,14 @@ class Session:
 
     # ---- feeds
 
+    @property
+    def _default(self) -> _Compiled:
+        """The program of the session's own fetches: compiled at creation, or by the first run that gives all dims."""
+        if self._first is None:
+            names = ", ".join(sorted(v.name for v in self._waiting))
+            raise GraphError(f"no input of this graph gives dim {names}: run it once, feeding a placeholder that does")
+        return self._first
+
     def feed_nodes(self, feeds: Mapping[Any, Any]) -> dict[Node, Any]:
         """Return `feeds` by node. FeedError for what names no node of this session, or one twice."""
         if type(feeds) is not dict and not isinstance(feeds, Mapping):
@@ -379,12 +391,16 @@ class Session:
         given: dict[Node, Any] = {}
         for key, value in feeds.items():
             node = find_node(key, self._nodes, FeedError, "feed")
-            if node not in self._names:
+            if not self._may_feed(node):
                 raise FeedError(at_site(f"feed {node!r} is no part of this session's graph", node.site))
             if node in given:
-                raise FeedError(at_site(f"{self._names[node]!r} is fed twice", node.site))
+                raise FeedError(at_site(f"{self._name(node)!r} is fed twice", node.site))
             given[node] = value
         return given
+
+    def _may_feed(self, node: Node) -> bool:
+        """Tell whether `node` is of this graph, or a placeholder that gives a dim which nothing of the graph does."""
+        return node in self._names or (node.op.name == "placeholder" and gives_dims(node, self._waiting))
 
     def name_of(self, tensor: Any) -> str:
         """Return the name of a node of this session's graph: the user's, or ``op_N``."""
@@ -413,6 +429,8 @@ class Session:
                 # In the order of the graph, so that the same sets give the same code in whatever order they come.
                 ordered = [sorted(nodes, key=lambda n: self._place.get(n, -1)) for nodes in key]
                 found = self._programs[key] = self._compile_safely(*ordered)
+            if self._first is None and key[0] == frozenset(self._fetches):
+                self._first = found
             return found
 
     def _compile_safely(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:
@@ -491,7 +509,7 @@ class Session:
                 raise FeedError(at_site(f"placeholder {self._name(node)!r} ({node.type!r}) is not fed", node.site))
 
     def _name(self, node: Node) -> str:
-        return self._names.get(node) or repr(node)
+        return self._names.get(node) or node.name or repr(node)
 
     def _names_of(
         self, replaced: Mapping[Node, Node], fetches: Sequence[Node], inputs: Sequence[Node]
@@ -502,7 +520,7 @@ class Session:
         for old in sorted(replaced, key=lambda n: n.name is None):
             if old in self._names:
                 names.setdefault(replaced[old], self._names[old])
-        number_nodes(toposort(fetches, set(inputs)), names)
+        number_nodes(toposort((*fetches, *inputs), set(inputs)), names)
         return names
 
     def _value(self, node: Node, names: Mapping[Node, str]) -> np.ndarray[Any, Any]:

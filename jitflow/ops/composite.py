@@ -262,7 +262,8 @@ def _infer_along(name: str) -> Callable[..., TensorType]:
 
 def _shifted(x: Node, axis: int) -> Node:
     """Return `x` less its greatest element along `axis`, so that exp cannot overflow."""
-    return subtract_op(x, reshape_op(reduce_max_op(x, axes=(axis,)), shape=kept_shape(x.shape, (axis,))))
+    greatest = reduce_max_op(x, axes=(axis,), allow_empty=True)
+    return subtract_op(x, reshape_op(greatest, shape=kept_shape(x.shape, (axis,))))
 
 
 def _total(x: Node, axis: int) -> Node:

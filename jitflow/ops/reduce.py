@@ -155,19 +155,26 @@ def prod(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool 
 
 
 def _check_not_empty(what: str, x: TensorType, axes: Axes) -> None:
+    """Refuse to reduce nothing; for a symbolic axis record a guard that it is not empty."""
     if 0 in [x.shape[a] for a in axes]:
         raise ShapeError(f"{what} of no elements: shape {shape_text(x.shape)} over axes {axes}")
+    for a in axes:
+        n = x.shape[a]
+        if not isinstance(n, int):
+            unify(simplify_index(larger(as_index(n), 1)), n, f"{what} of no elements over axis {a}")
 
 
 def _extremum(name: str, op: str) -> OpDef:
-    def infer(x: TensorType, *, axes: Axes) -> TensorType:
+    # Composites that have a result for no elements (softmax) ask for the identity instead: `allow_empty`.
+    def infer(x: TensorType, *, axes: Axes, allow_empty: bool = False) -> TensorType:
         check_axes(name, x, axes)
         if x.dtype.is_bool:
             raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
-        _check_not_empty(name, x, axes)
+        if not allow_empty:
+            _check_not_empty(name, x, axes)
         return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
-    def vjp(ct: Node, out: Node, x: Node, *, axes: Axes) -> tuple[Node]:
+    def vjp(ct: Node, out: Node, x: Node, *, axes: Axes, allow_empty: bool = False) -> tuple[Node]:
         best = as_dtype_of(equal_op(x, spread(out, x.shape, axes)), ct.dtype)
         share = divide_op(ct, reduce_sum_op(best, axes=axes, dtype=ct.dtype))
         return (multiply_op(best, spread(share, x.shape, axes)),)
@@ -190,8 +197,8 @@ def _extremum(name: str, op: str) -> OpDef:
     return define_op(
         name,
         infer=infer,
-        element=lambda index, x, *, axes: reduce_element(op, index, x, axes, x.type.dtype),
-        numpy=lambda x, *, axes: ordered_fold(op, x, axes, as_dtype(x.dtype)),
+        element=lambda index, x, *, axes, allow_empty=False: reduce_element(op, index, x, axes, x.type.dtype),
+        numpy=lambda x, *, axes, allow_empty=False: ordered_fold(op, x, axes, as_dtype(x.dtype)),
         vjp=vjp,
         samples=samples,
         exact=True,
@@ -206,10 +213,8 @@ def _extreme(op: OpDef, on_bool: OpDef, x: Operand, axis: Axis, keepdims: bool, 
     """Return the extremum of `x` over `axis`; of bool it is a question of any or all."""
     node = as_node(x)
     axes = normalize_axes(axis, len(node.shape), what)
-    try:
-        _check_not_empty(what, node.type, axes)
-    except ShapeError as error:
-        raise located(error) from None
+    if 0 in [node.shape[a] for a in axes]:
+        raise located(ShapeError(f"{what} of no elements: shape {shape_text(node.shape)} over axes {axes}"))
     return reduce_over(on_bool if node.dtype.is_bool else op, node, axis, keepdims, what)
 
 
@@ -228,8 +233,7 @@ def max(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     Raises
     ------
     ShapeError
-        For an axis that is not there, or of size 0. (A symbolic axis that turns out empty gives the least value of the
-        dtype, -inf for floats.)
+        For an axis that is not there, or of size 0. (A symbolic axis that turns out empty is a FeedError of the run.)
 
     Examples
     --------
@@ -318,10 +322,6 @@ def _position_of(name: str, numpy: Callable[..., Any]) -> OpDef:
         if x.dtype.is_bool:
             raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
         _check_not_empty(name, x, axes)
-        for a in axes:
-            n = x.shape[a]
-            if not isinstance(n, int):
-                unify(simplify_index(larger(as_index(n), 1)), n, f"{name} of no elements over axis {a}")
         return TensorType(int64, reduced_shape(x.shape, axes))
 
     def rule(x: Array, *, axes: Axes) -> Any:
