@@ -95,7 +95,8 @@ def _read(args: argparse.Namespace) -> Graph:
     except UnicodeDecodeError as error:
         raise FormatError(f"{args.graph} is no graph: byte {error.start} is no text") from None
     if args.arrays is None:
-        return parse_graph(text)
+        # Code does not depend on what is in constants, except for single numbers, which stand in the text.
+        return parse_graph(text, stand_ins=args.run is _dump)
     with np.load(args.arrays, allow_pickle=False) as arrays:
         return parse_graph(text, dict(arrays))
 

@@ -55,7 +55,9 @@ class _Line(NamedTuple):
     attrs: dict[str, Any]
 
 
-def parse_graph(text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Graph:
+def parse_graph(
+    text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = None, *, stand_ins: bool = False
+) -> Graph:
     """Return the graph written in `text`.
 
     Parameters
@@ -64,6 +66,8 @@ def parse_graph(text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = N
         As `show_graph` writes it. Lines may come in any order, and types may be left out where they can be inferred.
     arrays : mapping of str to array, optional
         The arrays that the text names by digest (`graph_arrays`).
+    stand_ins : bool
+        Make up the arrays that are not given: enough to look at the code of the graph, not to run it.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def parse_graph(text: str, arrays: Mapping[str, np.ndarray[Any, Any]] | None = N
         raise LimitError(f"the text has {len(rows)} lines, over the limit of {MAX_NODES} nodes")
     header = False
     for number, row in enumerate(rows, 1):
-        p = _Parser(row, number, arrays or {}, dims)
+        p = _Parser(row, number, arrays or {}, dims, stand_ins)
         if p.at_end():
             continue
         if not header:
@@ -221,8 +225,15 @@ def _arity(op: OpDef) -> int | None:
 class _Parser:
     """Recursive descent over the tokens of one line."""
 
-    def __init__(self, row: str, number: int, arrays: Mapping[str, np.ndarray[Any, Any]], dims: dict[str, Var]) -> None:
-        self.number, self.arrays, self.dims = number, arrays, dims
+    def __init__(
+        self,
+        row: str,
+        number: int,
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+        dims: dict[str, Var],
+        stand_ins: bool,
+    ) -> None:
+        self.number, self.arrays, self.dims, self.stand_ins = number, arrays, dims, stand_ins
         self.depth = self.operators = self.at = 0
         self.tokens = [
             _Token(m.lastgroup or "", m[m.lastgroup or 0], m.start(m.lastgroup or 0) + 1) for m in _TOKEN.finditer(row)
@@ -477,8 +488,11 @@ class _Parser:
         token = self.token
         digest = self.take("digest", "a digest")[1:]
         array = self.arrays.get(digest)
+        if array is None and self.stand_ins:
+            # Not all equal, or rewriting would make other code of it than of most arrays.
+            return (np.arange(int(np.prod(sizes))) % 2).astype(dtype.np).reshape(sizes)
         if array is None:
-            self.fail(f"array {digest} is not in the table of arrays", token)
+            self.fail(f"array {digest} is not in the table of arrays (jf.graph_arrays gives it)", token)
         if array.dtype != dtype.np or array.shape != sizes or array_digest(array) != digest:
             self.fail(f"the table's array {digest} is not the one that was written", token)
         return array

@@ -185,3 +185,22 @@ def test_knobs_come_from_the_environment(graph: Path) -> None:
     assert done.returncode == 2
     assert "JITFLOW_THREADS='none': expected a positive number" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_dump_needs_no_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 16))
+    path = tmp_path / "net.graph"
+    path.write_text(jf.show_graph(x @ jf.variable("w", np.ones((16, 8), np.float32))))
+    assert main(["dump", str(path)]) == 0
+    assert "kernel k0_matmul(" in capsys.readouterr().out
+    assert main(["dump", "--target", "nvptx:sm_90", str(path)]) == 0
+    assert ".visible .entry k0_matmul" in capsys.readouterr().out
+    assert main(["run", "--random", "1", str(path)]) == 2
+    assert "not in the table of arrays" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_text_is_refused_with_the_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones(3))
+    assert main(["compare", str(path)]) == 2
+    assert "byte 0 is no text" in capsys.readouterr().err
