@@ -1,13 +1,14 @@
 """A group of reductions along the innermost axis into loops: accumulators in register lanes, halved at the end.
 
 The inner axis is folded in *passes*. A pass holds the reductions, and the full-size outputs, whose inputs are there;
-what a later pass would have to recompute at a price is kept in a scratch row. The order is that of
-`jitflow.expr.Reduce`.
+what a later pass would have to recompute at a price is kept in a row, in scratch or where an output will be. The order
+is that of `jitflow.expr.Reduce`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from jitflow.expr import (
     INDEX,
@@ -25,7 +26,44 @@ from lowering.loop_ir import Alloc, Body, For, If, Let, Stmt, Store
 from lowering.nest import nest, over_lanes, position_on, row_position
 from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
 from lowering.signature import Signature, store_output, store_outputs
-from lowering.trace import Element, Emitter, Subscripts, substitute_all
+from lowering.trace import Element, Emitter, Subscripts, flat_index, substitute_all
+
+
+class _Row(NamedTuple):
+    """Where a kept element lies between passes: in `buffer` at its inner position, or where output `host` will be."""
+
+    buffer: Buffer
+    host: Element | None
+
+
+def _rows(
+    group: FusionGroup, level: Mapping[Node, int], kept: Sequence[Element], outputs: Sequence[Element]
+) -> dict[Node, _Row]:
+    """Return a row for each of `kept`: the memory of an output that is written by the last pass to read it, if one is.
+
+    Then the row costs nothing, and the memory of the output is fetched while the first pass computes.
+    """
+    rows: dict[Node, _Row] = {}
+    written = {n for n, _ in group.outputs}
+    free = list(outputs)
+    for node, at in kept:
+        if node in written:
+            continue
+        position = flat_index(at, node.shape, group.extents)
+        last = max(level[m] for m in group.members if node in m.inputs)
+        hosts = (
+            e
+            for e in free
+            if e[0].dtype is node.dtype
+            and level[e[0]] >= last
+            and flat_index(e[1], e[0].shape, group.extents) == position
+        )
+        host = next(hosts, None)
+        if host is not None:
+            free.remove(host)
+        axis = group.inner[-1]
+        rows[node] = _Row(Buffer(f"{node.op.name}_row", node.dtype, (axis.extent,), "scratch"), host)
+    return rows
 
 
 def build_lanes(group: FusionGroup, signature: Signature) -> Body:
@@ -33,13 +71,12 @@ def build_lanes(group: FusionGroup, signature: Signature) -> Body:
     level = levels_of(group)
     axis = group.inner[-1]
     kept = kept_rows(group, level) if len(group.inner) == 1 else []
-    written = {n for n, _ in group.outputs}
-    rows = {n: Buffer(f"{n.op.name}_row", n.dtype, (axis.extent,), "scratch") for n, _ in kept if n not in written}
     inner_outputs = [e for e in group.outputs if any(axis.var in free_vars(i) for i in e[1])]
     row_outputs = [e for e in group.outputs if e not in inner_outputs]
+    rows = _rows(group, level, kept, inner_outputs)
     passes = max([level[n] for n, _ in (*group.reductions, *inner_outputs)], default=0) + 1
     known: dict[Element, Expr] = {}
-    body: list[Stmt] = [Alloc(b) for b in rows.values()]
+    body: list[Stmt] = [Alloc(row.buffer) for row in rows.values() if row.host is None]
     for number in range(passes):
         folds = [e for e in group.reductions if level[e[0]] == number]
         stores = [e for e in inner_outputs if level[e[0]] == number]
@@ -68,7 +105,7 @@ def _lanes_pass(
     stores: Sequence[Element],
     keeps: Sequence[Element],
     seen: Sequence[Element],
-    rows: Mapping[Node, Buffer],
+    rows: Mapping[Node, _Row],
     lanes: int,
 ) -> list[Stmt]:
     """Return one pass over the inner axes. `known` gains the results of `folds`."""
@@ -86,12 +123,19 @@ def _lanes_pass(
             return tuple(substitute_all(i, at_k) for i in element[1])
 
         emitter = Emitter(signature.values(inside), known)
+
+        def place(e: Element) -> tuple[Buffer, Subscripts]:
+            """Return where `e` is kept."""
+            row = rows.get(e[0])
+            if row is not None and row.host is None:
+                return row.buffer, (k,)
+            host = e if row is None or row.host is None else row.host
+            return signature.outputs[host[0]], signature.address(host[0], emitter.canonical(moved(host)))
+
         for e in seen:
-            place = signature.address(e[0], emitter.canonical(moved(e))) if e[0] not in rows else (k,)
-            source = Load(rows.get(e[0]) or signature.outputs[e[0]], place)
-            emitter.know(e[0], moved(e), emitter.let(e[0].op.name, source))
+            emitter.know(e[0], moved(e), emitter.let(e[0].op.name, Load(*place(e))))
         for e in keeps:
-            emitter.statements.append(Store(rows[e[0]], (k,), emitter.value(e[0], moved(e))))
+            emitter.statements.append(Store(*place(e), emitter.value(e[0], moved(e))))
         for e in stores:
             store_output(emitter, signature, e[0], moved(e), emitter.value(e[0], moved(e)))
         for (node, at), acc in zip(folds, accumulators, strict=True):

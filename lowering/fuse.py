@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug
-from jitflow.expr import INDEX, Expr, Reduce, Var, as_index
+from jitflow.expr import INDEX, Const, Expr, Reduce, Var, as_index
 from jitflow.graph import Node, toposort
 from jitflow.simplify import free_vars, simplify_index
 from jitflow.types import dim_of, element_count, same_dim
@@ -210,6 +210,20 @@ class _Fuser:
                     return True
         return False
 
+    def _visits_all(self, draft: _Draft, node: Node, index: Subscripts | None) -> bool:
+        """Tell whether the points of `draft` visit each element of `node` at least once (at `index`)."""
+        if index is None:
+            return False
+        axes = (*draft.rows, *draft.inner)
+        mentioned = [a for a in axes if _mentions(index, [a])]
+        if any(not isinstance(a.extent, Const) or a.extent.value == 0 for a in axes if a not in mentioned):
+            return False  # nothing is visited if another axis is empty
+        shape = [a.extent for a in mentioned]
+        if same_dim(element_count(node.shape), element_count([dim_of(e) for e in shape])) is not True:
+            return False
+        domain = flat_index(tuple(a.var for a in mentioned), shape, draft.extents)
+        return flat_index(index, node.shape, draft.extents) == domain
+
     # ---- placing
 
     def _place(self, node: Node) -> None:
@@ -255,7 +269,7 @@ class _Fuser:
     def _may_inline(self, d: _Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
         if None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
             return False
-        if node.op.fallible and not all(self._covers(d, node, i) for i in wanted):
+        if node.op.fallible and not all(self._visits_all(d, node, i) for i in wanted):
             return False  # every index is to be checked, also of elements that nobody reads
         if self.weight[node] <= CHEAP:
             return True

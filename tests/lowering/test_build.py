@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,22 @@ def test_an_array_behind_a_reshape_is_addressed_by_position() -> None:
     assert "//" not in found.split("c in")[1].split(":")[1]
 
 
-def test_softmax_keeps_its_exponentials_in_a_scratch_row() -> None:
+def test_softmax_keeps_its_exponentials_where_its_result_will_be() -> None:
     found = text(jf.softmax(jf.placeholder("x", jf.float32, ("n", 100))))
     assert found.count("f32 = exp(") == 2  # the folding loop and its tail
+    assert "scratch" not in found
+    assert re.search(r"multiply_0\[i, l_\d+\] = exp", found)
+
+
+def test_what_is_kept_goes_to_scratch_where_no_output_has_its_form() -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 100))
+    found = text(jf.astype(jf.softmax(x), jf.float64))
+    assert found.count("f32 = exp(") == 2
     assert "alloc exp_row: f32[100] scratch" in found
+    y = jf.astype(jf.softmax(x), jf.float64)
+    data = np.random.default_rng(0).standard_normal((3, 100)).astype(np.float32)
+    e = np.exp(data.astype(np.float64) - data.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(run(y, {"x": data}), e / e.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_the_lanes_of_a_reduction_follow_from_its_extent() -> None:
