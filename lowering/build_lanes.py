@@ -50,7 +50,7 @@ def _rows(
         if node in written:
             continue
         position = flat_index(at, node.shape, group.extents)
-        last = max(level[m] for m in group.members if node in m.inputs)
+        last = _last_pass(group, level, node)
         hosts = (
             e
             for e in free
@@ -64,6 +64,19 @@ def _rows(
         axis = group.inner[-1]
         rows[node] = _Row(Buffer(f"{node.op.name}_row", node.dtype, (axis.extent,), "scratch"), host)
     return rows
+
+
+def _last_pass(group: FusionGroup, level: Mapping[Node, int], node: Node) -> int:
+    """Return the last pass in which `node` may be read: whatever is computed from it may be computed again there."""
+    reduced = {n for n, _ in group.reductions}
+    reached = {node}
+    last = level[node]
+    for m in group.members:
+        if any(x in reached for x in m.inputs):
+            last = max(last, level[m])
+            if m not in reduced:
+                reached.add(m)
+    return last
 
 
 def build_lanes(group: FusionGroup, signature: Signature) -> Body:
