@@ -115,7 +115,9 @@ def build_strips(group: FusionGroup, signature: Signature) -> Body:
                 _, value = emitter.reduce(node, where, [position_on(a) for a in inner], inside)
                 emitter.statements.extend(acc.fold(lane, value, row_position(inner, [position_on(a) for a in inner])))
             here = {**renamed, **{a.var: position_on(b) for a, b in zip(group.inner, inner, strict=True)}}
-            return (*emitter.statements, *_guarded_stores(emitter, stores, signature, here, inside))
+            # The stores come first here: what they need is appended to the emitter.
+            written = _guarded_stores(emitter, stores, signature, here, inside)
+            return (*emitter.statements, *written)
 
         body += nest(inner, (at_lane(step),))
         known_lanes += some
