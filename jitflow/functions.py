@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from jitflow.ops import broadcast, cast, compare, creation, elementwise, index, joining, linalg, maths, movement, reduce
+from jitflow.ops import (
+    broadcast,
+    cast,
+    compare,
+    creation,
+    elementwise,
+    exponential,
+    index,
+    joining,
+    linalg,
+    movement,
+    reduce,
+    trigonometric,
+)
 from jitflow.tensor import lift
 
 # creation
@@ -26,11 +39,11 @@ bitwise_right_shift = lift(compare.bitwise_right_shift)
 bitwise_xor = lift(compare.bitwise_xor)
 ceil = lift(elementwise.ceil)
 clip = lift(compare.clip)
-cos = lift(maths.cos)
+cos = lift(trigonometric.cos)
 divide = lift(elementwise.divide)
 equal = lift(compare.equal)
-erf = lift(maths.erf)
-exp = lift(maths.exp)
+erf = lift(trigonometric.erf)
+exp = lift(exponential.exp)
 floor = lift(elementwise.floor)
 floor_divide = lift(elementwise.floor_divide)
 greater = lift(compare.greater)
@@ -40,7 +53,7 @@ isinf = lift(compare.isinf)
 isnan = lift(compare.isnan)
 less = lift(compare.less)
 less_equal = lift(compare.less_equal)
-log = lift(maths.log)
+log = lift(exponential.log)
 logical_and = lift(compare.logical_and)
 logical_not = lift(compare.logical_not)
 logical_or = lift(compare.logical_or)
@@ -51,15 +64,15 @@ multiply = lift(elementwise.multiply)
 negative = lift(elementwise.negative)
 not_equal = lift(compare.not_equal)
 positive = lift(elementwise.positive)
-pow = lift(maths.pow)
+pow = lift(exponential.pow)
 remainder = lift(elementwise.remainder)
 round = lift(elementwise.round)
 sign = lift(elementwise.sign)
-sin = lift(maths.sin)
-sqrt = lift(maths.sqrt)
-square = lift(maths.square)
+sin = lift(trigonometric.sin)
+sqrt = lift(exponential.sqrt)
+square = lift(exponential.square)
 subtract = lift(elementwise.subtract)
-tanh = lift(maths.tanh)
+tanh = lift(trigonometric.tanh)
 trunc = lift(elementwise.trunc)
 where = lift(compare.where)
 

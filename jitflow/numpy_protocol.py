@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 
 from jitflow.graph import Node, as_node
-from jitflow.ops import compare, creation, elementwise, index, joining, linalg, maths, movement, reduce
+from jitflow.ops import (
+    compare,
+    creation,
+    elementwise,
+    exponential,
+    index,
+    joining,
+    linalg,
+    movement,
+    reduce,
+    trigonometric,
+)
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
 from jitflow.types import element_count, public_dim
@@ -25,8 +36,8 @@ UFUNCS: dict[str, Callable[..., Node]] = {
     "divide": elementwise.divide,
     "floor_divide": elementwise.floor_divide,
     "remainder": elementwise.remainder,
-    "power": maths.pow,
-    "float_power": lambda x, y: maths.pow(astype(x, np.float64), astype(y, np.float64)),
+    "power": exponential.pow,
+    "float_power": lambda x, y: exponential.pow(astype(x, np.float64), astype(y, np.float64)),
     "negative": elementwise.negative,
     "positive": elementwise.positive,
     "absolute": elementwise.abs,
@@ -36,13 +47,13 @@ UFUNCS: dict[str, Callable[..., Node]] = {
     "ceil": elementwise.ceil,
     "trunc": elementwise.trunc,
     "rint": elementwise.round,
-    "sqrt": maths.sqrt,
-    "square": maths.square,
-    "exp": maths.exp,
-    "log": maths.log,
-    "tanh": maths.tanh,
-    "sin": maths.sin,
-    "cos": maths.cos,
+    "sqrt": exponential.sqrt,
+    "square": exponential.square,
+    "exp": exponential.exp,
+    "log": exponential.log,
+    "tanh": trigonometric.tanh,
+    "sin": trigonometric.sin,
+    "cos": trigonometric.cos,
     "maximum": compare.maximum,
     "minimum": compare.minimum,
     "equal": compare.equal,
@@ -125,7 +136,7 @@ def _var(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: flo
 
 
 def _std(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: bool = False) -> Node:
-    return maths.sqrt(_var(a, axis, dtype, out, ddof, keepdims))
+    return exponential.sqrt(_var(a, axis, dtype, out, ddof, keepdims))
 
 
 def _reduction(name: str, function: Callable[..., Node]) -> Callable[..., Node]:

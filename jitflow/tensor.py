@@ -21,7 +21,7 @@ from jitflow.dtypes import DType, as_dtype
 from jitflow.errors import DTypeError, JitflowError, ShapeError
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
-from jitflow.ops import cast, compare, elementwise, index, linalg, maths, movement, naming, reduce
+from jitflow.ops import cast, compare, elementwise, exponential, index, linalg, movement, naming, reduce
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
 
 P = ParamSpec("P")
@@ -167,7 +167,7 @@ class Tensor:
     __truediv__, __rtruediv__ = _operator(elementwise.divide), _reflected(elementwise.divide)
     __floordiv__, __rfloordiv__ = _operator(elementwise.floor_divide), _reflected(elementwise.floor_divide)
     __mod__, __rmod__ = _operator(elementwise.remainder), _reflected(elementwise.remainder)
-    __pow__, __rpow__ = _operator(maths.pow), _reflected(maths.pow)
+    __pow__, __rpow__ = _operator(exponential.pow), _reflected(exponential.pow)
     __matmul__, __rmatmul__ = _operator(linalg.matmul), _reflected(linalg.matmul)
     __and__, __rand__ = _operator(compare.bitwise_and), _reflected(compare.bitwise_and)
     __or__, __ror__ = _operator(compare.bitwise_or), _reflected(compare.bitwise_or)

@@ -53,10 +53,10 @@ from jitflow.ops.elementwise import (
     subtract,
     trunc,
 )
+from jitflow.ops.exponential import exp, log, pow, sqrt, square
 from jitflow.ops.index import getitem, take
 from jitflow.ops.joining import concat, pad, stack
 from jitflow.ops.linalg import matmul
-from jitflow.ops.maths import cos, erf, exp, log, pow, sin, sqrt, square, tanh
 from jitflow.ops.movement import (
     expand_dims,
     flip,
@@ -68,6 +68,7 @@ from jitflow.ops.movement import (
     squeeze,
 )
 from jitflow.ops.reduce import all, any, argmax, argmin, max, mean, min, prod, std, sum, var
+from jitflow.ops.trigonometric import cos, erf, sin, tanh
 
 __all__ = [
     "abs",

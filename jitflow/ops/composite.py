@@ -21,11 +21,12 @@ from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.compare import greater_op, maximum_op, where_op
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, negative_op, subtract_op, unary_samples
+from jitflow.ops.exponential import exp_op, log_op, sqrt_op
 from jitflow.ops.fold import first_greatest
-from jitflow.ops.maths import erf_array, erf_op, exp_op, log_op, sqrt_op, tanh_op
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.reduce import mean, reduce_max_op, sum
 from jitflow.ops.testdata import FLOATS, SHAPES, Array, draw, edges
+from jitflow.ops.trigonometric import erf_array, erf_op, tanh_op
 from jitflow.types import TensorType, shape_text, unify
 
 

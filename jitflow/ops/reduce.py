@@ -31,8 +31,8 @@ from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal_op, maximum, where_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
+from jitflow.ops.exponential import sqrt
 from jitflow.ops.fold import ordered_fold
-from jitflow.ops.maths import sqrt
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.simplify import simplify_index
