@@ -90,6 +90,10 @@ class OpDef:
     - `costly`: an element takes many instructions, so that computing it twice is worse than storing it.
     - `movement`: an element is some element of an input (or a fill value): index arithmetic only.
     - `fallible`: some values of the inputs are errors, found while it runs (`IndexRangeError`).
+    - `ulp`: by how many units in the last place compiled code and the numpy rule may differ; 0: not at all, or, of an
+      `expand` that is not exact, by what sums of its inputs may.
+    - `scale(*arrays, **attrs)`: the magnitudes whose last places are meant, from those of the inputs (a sum that
+      cancels is as exact as its terms are large); None: those of the result.
     - `needs_dims`: the `numpy` rule has a parameter `dims`; found out by `define_op`.
     """
 
@@ -105,6 +109,8 @@ class OpDef:
     costly: bool = False
     movement: bool = False
     fallible: bool = False
+    ulp: float = 0.0
+    scale: Callable[..., Any] | None = None
     needs_dims: bool = False
 
     def __repr__(self) -> str:

@@ -219,6 +219,8 @@ gelu_op: OpDef = define_op(
     vjp=_vjp_gelu,
     samples=_samples_gelu,
     costly=True,
+    ulp=8.0,
+    scale=lambda x, *, approximate: x,
 )
 
 

@@ -85,7 +85,16 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((draw(rng, int32, 2, 2, 2), draw(rng, int32, 3, 2, 2)), raises=ShapeError, match="batch axes")
 
 
-matmul_op: OpDef = define_op("matmul", infer=_infer, element=_element, numpy=_numpy, vjp=_vjp, samples=_samples)
+matmul_op: OpDef = define_op(
+    "matmul",
+    infer=_infer,
+    element=_element,
+    numpy=_numpy,
+    vjp=_vjp,
+    samples=_samples,
+    ulp=2.0,
+    scale=lambda a, b: np.matmul(a, b) * (4 + a.shape[-1]),
+)
 
 
 def matmul(x1: Operand, x2: Operand, /) -> Node:

@@ -15,32 +15,13 @@ from jitflow.graph import Node, toposort
 from jitflow.interp import evaluate
 from jitflow.tensor import as_tensor
 from tests.fuzz.generate import Case
+from tests.support.tolerance import deviations, same_bits
 
 Array = np.ndarray[Any, Any]
-
-#: ULPs between two good implementations of one elementary function: numpy's are within 4, ours within 2.
-ULPS = {"exp": 8, "log": 8, "tanh": 8, "sin": 8, "cos": 8, "erf": 8, "pow": 8, "gelu": 8, "divide": 0, "sqrt": 0}
-#: What the oracle adds up in float64: the bound is relative to the sum of magnitudes. (Not `reduce_sum` and
-#: `reduce_prod`: their order is part of their meaning, and the oracle follows it.)
-SUMS = {"mean", "var", "softmax", "log_softmax", "layer_norm", "matmul"}
 
 
 class Mismatch(Exception):
     """A case that fails, with what was found."""
-
-
-def same_bits(a: Array, b: Array) -> bool:
-    """Tell whether two arrays are equal to the last bit, any NaN being equal to any NaN."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    word = np.int32 if a.dtype.itemsize == 4 else np.int64
-    return (
-        bool(np.all((a.view(word) == b.view(word)) | (np.isnan(a) & np.isnan(b))))
-        if a.ndim
-        else same_bits(a.reshape(1), b.reshape(1))
-    )
 
 
 def check_case(case: Case) -> None:
@@ -95,53 +76,9 @@ def _dims(feeds: dict[Any, Array]) -> dict[Any, int]:
 def _check_node(node: Node, got: Array, want: Array, inputs: list[Array]) -> None:
     if got.dtype != want.dtype or got.shape != want.shape:
         raise Mismatch(f"{node!r}: got {got.dtype}{got.shape}, expected {want.dtype}{want.shape}")
-    if got.size == 0 or same_bits(got, want):
-        return
-    name = node.op.name
-    if got.dtype.kind != "f" or (name not in ULPS and name not in SUMS):
-        raise Mismatch(_difference(node, got, want, inputs, ~((got == want) | (np.isnan(got) & np.isnan(want)))))
-    with np.errstate(all="ignore"):
-        ok = (got == want) | (np.isnan(got) & np.isnan(want))
-        # In float64: the difference of two float32 near the top of their range may overflow in float32.
-        gap = np.abs(got.astype(np.longdouble) - want.astype(np.longdouble))
-        if name in SUMS:
-            bound = _sum_bound(node, inputs, want)
-            ok |= (gap <= bound) | ~np.isfinite(bound)
-        else:
-            # For negative arguments gelu is a small difference: x/2 * (1 + erf) is as exact as x is large.
-            size = np.fmax(np.abs(want), np.abs(inputs[0])) if name == "gelu" else np.abs(want)
-            spacing = np.spacing(np.minimum(size, np.finfo(want.dtype).max / 2)).astype(np.longdouble)
-            ok |= gap <= ULPS[name] * spacing
-            # Rounding may go to infinity on one side and to the greatest number on the other.
-            ok |= np.isinf(got) & (np.abs(want) > 0.999 * np.finfo(want.dtype).max)
-            ok |= np.isinf(want) & (np.abs(got) > 0.999 * np.finfo(want.dtype).max)
-    if not np.all(ok):
-        raise Mismatch(_difference(node, got, want, inputs, ~ok))
-
-
-def _sum_bound(node: Node, inputs: list[Array], want: Array) -> Any:
-    """Return what rounding in another order may change, infinite where that may overflow."""
-    eps = float(np.finfo(want.dtype).eps)
-    tiny = float(np.finfo(want.dtype).tiny)
-    largest = np.longdouble(np.finfo(want.dtype).max)
-    sizes = [np.abs(x.astype(np.longdouble)) for x in inputs]
-    count = max((x.size for x in inputs), default=1)
-    finite = [np.where(np.isfinite(s), s, 0) for s in sizes]
-    top = max((float(s.max(initial=0.0)) for s in finite), default=0.0)
-    match node.op.name:
-        case "matmul":
-            scale: Any = np.matmul(finite[0], finite[1])
-        case "mean":
-            scale = np.longdouble(sum(float(s.sum()) for s in finite))
-        case "var":
-            scale = np.longdouble(top) ** 2 * 4
-        case _:
-            # Normalised by sums: a cancelled variance may be off by a lot, so the bound grows with the inputs' spread.
-            scale = np.longdouble(max(1.0, top) ** 2 * 8)
-            if top > 1e6:
-                return np.full(want.shape, np.inf, np.longdouble)
-    bound = scale * eps * (8 + 2 * min(count, 4096)) + tiny * count
-    return np.where(np.asarray(scale) * 2 > largest, np.inf, bound)
+    wrong = deviations(node, got, want, inputs)
+    if np.any(wrong):
+        raise Mismatch(_difference(node, got, want, inputs, wrong))
 
 
 def _difference(node: Node, got: Array, want: Array, inputs: list[Array], where: Any) -> str:

@@ -15,8 +15,9 @@ from jitflow.graph import Node, toposort
 from jitflow.interp import evaluate
 from jitflow.tensor import as_tensor
 from tests.fuzz import check
-from tests.fuzz.check import Mismatch, same_bits
+from tests.fuzz.check import Mismatch
 from tests.fuzz.generate import random_case
+from tests.support.bits import same_bits
 from tests.support.gpu_run import run_gpu
 
 Array = np.ndarray[Any, Any]

@@ -1,4 +1,4 @@
-"""Equality to the last bit, for results that must not differ in any."""
+"""Comparison of arrays by their bits, any NaN being as good as another."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from jitflow.dtypes import as_dtype
 
 
-def same_bits(a: Array, b: Array) -> bool:
-    """Tell whether two arrays have one dtype, one shape and the same bits; any NaN equals any NaN."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
+def is_float(x: np.ndarray[Any, Any]) -> bool:
+    """Tell whether `x` holds floats, bfloat16 among them (which numpy itself does not count as such)."""
+    return as_dtype(x.dtype).is_float
+
+
+def equal_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> Any:
+    """Return where two arrays of one dtype and shape have the same bits."""
+    if not is_float(a):
+        return a == b
     word = np.dtype(f"i{a.dtype.itemsize}")
-    equal = np.ascontiguousarray(a).reshape(-1).view(word) == np.ascontiguousarray(b).reshape(-1).view(word)
-    return bool(np.all(equal | (np.isnan(a.reshape(-1)) & np.isnan(b.reshape(-1)))))
+    x, y = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return ((x.view(word) == y.view(word)) | (np.isnan(x) & np.isnan(y))).reshape(a.shape)
+
+
+def same_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    """Tell whether two arrays are of one dtype and shape and equal to the last bit."""
+    return bool(a.dtype == b.dtype and a.shape == b.shape and np.all(equal_bits(a, b)))
