@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import jitflow.ops as ops
+import jitflow as jf
 from jitflow.dtypes import bool_, float32, float64, int32, int64
 from jitflow.errors import CompilerBug, DTypeError, FeedError, GraphError, IndexRangeError
 from jitflow.graph import OPS, Node, define_op, make_constant, make_placeholder, make_variable
@@ -23,7 +23,7 @@ def ones(*shape: int) -> np.ndarray:
 
 def test_results_have_the_structure_of_the_fetches() -> None:
     x = placeholder("x", 2)
-    y = ops.add(x, 1)
+    y = jf.add(x, 1)
     got = interpret({"a": [x, y], "b": (y, {"c": x})}, {x: [1, 2]})
     assert list(got) == ["a", "b"]
     assert isinstance(got["a"], list)
@@ -36,7 +36,7 @@ def test_results_have_the_structure_of_the_fetches() -> None:
 
 def test_f16_a_scalar_is_a_0d_array() -> None:
     x = placeholder("x")
-    got = interpret(ops.exp(x), {x: 0})
+    got = interpret(jf.exp(x), {x: 0})
     assert isinstance(got, np.ndarray)
     assert got.shape == ()
     assert got.dtype == np.float32
@@ -46,8 +46,8 @@ def test_results_are_fresh_contiguous_and_writable() -> None:
     x = placeholder("x", 2, 3)
     a = ones(2, 3)
     a.setflags(write=False)
-    t = ops.permute_dims(x, (1, 0))
-    results = interpret([x, t, t, ops.broadcast_to(x, (4, 2, 3)), make_constant(np.ones(3))], {x: a})
+    t = jf.permute_dims(x, (1, 0))
+    results = interpret([x, t, t, jf.broadcast_to(x, (4, 2, 3)), make_constant(np.ones(3))], {x: a})
     for k, r in enumerate(results):
         assert r.flags.c_contiguous
         assert r.flags.writeable
@@ -57,8 +57,8 @@ def test_results_are_fresh_contiguous_and_writable() -> None:
 
 def test_any_node_can_be_fed_and_cuts_the_graph() -> None:
     x = placeholder("x", "n")
-    h = ops.exp(x)
-    y = ops.multiply(h, 2)
+    h = jf.exp(x)
+    y = jf.multiply(h, 2)
     np.testing.assert_array_equal(interpret(y, {h: np.array([3.0], np.float32)}), [6.0])
     np.testing.assert_array_equal(interpret([h, y], {h: [3.0, 4.0]})[0], [3.0, 4.0])
     with pytest.raises(FeedError, match="'x' is not needed"):
@@ -67,14 +67,14 @@ def test_any_node_can_be_fed_and_cuts_the_graph() -> None:
 
 def test_feeds_go_by_name_too() -> None:
     x, y = placeholder("x", 2), placeholder("y", 2)
-    z = ops.add(x, y)
+    z = jf.add(x, y)
     np.testing.assert_array_equal(interpret(z, {"x": [1, 2], y: [3, 4]}), [4, 6])
-    np.testing.assert_array_equal(interpret(ops.negative(z), {"add_0": [1, 2]}), [-1, -2])
+    np.testing.assert_array_equal(interpret(jf.negative(z), {"add_0": [1, 2]}), [-1, -2])
 
 
 def test_variables_start_with_their_value_and_can_be_fed() -> None:
     w = make_variable("w", np.array([1.0, 2.0]))
-    y = ops.multiply(w, 3)
+    y = jf.multiply(w, 3)
     np.testing.assert_array_equal(interpret(y), [3, 6])
     np.testing.assert_array_equal(interpret(y, {w: np.array([0.0, 1.0])}), [0, 3])
 
@@ -86,7 +86,7 @@ def refused(text: str, fetch: Node, feeds: dict, error: type[Exception] = FeedEr
 
 def test_f22_f23_f30_feeds_that_do_not_fit_are_refused() -> None:
     x = placeholder("image", "n", 3)
-    y, other = ops.exp(x), placeholder("other", 1)
+    y, other = jf.exp(x), placeholder("other", 1)
     good = ones(2, 3)
     refused(r"placeholder 'image' \(f32\[n, 3\]\) is not fed\n  at .*test_interp\.py:\d+$", y, {})
     refused("unknown feed 'imge': no node of this graph has that name; did you mean 'image'", y, {"imge": good})
@@ -120,7 +120,7 @@ def test_f24_f26_arrays_of_any_layout_and_byte_order_are_taken() -> None:
     x = placeholder("x", 3, 2)
     base = np.arange(24, dtype=np.float32).reshape(4, 6)
     expected = base[::-1, ::3][:3]
-    np.testing.assert_array_equal(interpret(ops.add(x, 0), {x: expected}), expected)
+    np.testing.assert_array_equal(interpret(jf.add(x, 0), {x: expected}), expected)
     np.testing.assert_array_equal(interpret(x, {x: np.asfortranarray(expected)}), expected)
     np.testing.assert_array_equal(interpret(x, {x: expected.astype(">f4")}), expected)
     np.testing.assert_array_equal(interpret(x, {x: np.broadcast_to(np.float32(2), (3, 2))}), np.full((3, 2), 2))
@@ -158,34 +158,34 @@ def test_f21_one_name_is_one_dim() -> None:
 
 def test_dims_that_inference_could_not_compare_are_checked_first() -> None:
     x, y = placeholder("x", "n"), placeholder("y", "m")
-    z = ops.add(x, y)
+    z = jf.add(x, y)
     np.testing.assert_array_equal(interpret(z, {x: ones(3), y: ones(3)}), [2, 2, 2])
     refused(r"add: axis -1 of \(n,\) and \(m,\): n is 3, m is 1\n  at .*\.py:\d+$", z, {x: ones(3), y: ones(1)})
     # A fed node is not computed, so its condition does not matter.
-    np.testing.assert_array_equal(interpret(ops.exp(z), {z: np.zeros(2, np.float32)}), [1, 1])
+    np.testing.assert_array_equal(interpret(jf.exp(z), {z: np.zeros(2, np.float32)}), [1, 1])
 
 
 def test_a_fed_inner_node_sets_the_dims_of_its_formula() -> None:
     x = placeholder("x", "n")
-    pair = ops.concat([x, x])
-    y = ops.add(ops.full(x.shape, 1.0, dtype=float32), ops.sum(pair))
+    pair = jf.concat([x, x])
+    y = jf.add(jf.full(x.shape, 1.0, dtype=float32), jf.sum(pair))
     assert interpret(y, {pair: ones(6)}).shape == (3,)
     refused(r"axis 0 of 'concat_0' has size 5, which n\*2 cannot be", y, {pair: ones(5)})
     refused(
         r"n\*2 is 4 by other feeds, but axis 0 of 'concat_0' has size 6",
-        ops.multiply(y, x),
+        jf.multiply(y, x),
         {pair: ones(6), x: ones(2)},
     )
 
 
 def test_a_dim_that_no_feed_sets_is_an_error() -> None:
-    z = ops.zeros(("q",))
+    z = jf.zeros(("q",))
     refused(r"dim q of <full: f64\[q\]> is set by no feed", z, {})
 
 
 def test_a_dim_that_turns_out_negative_is_refused() -> None:
     x = placeholder("x", "n")
-    z = ops.concat([x, ops.zeros((as_shape(("n",))[0] - 3,), dtype=float32)])
+    z = jf.concat([x, jf.zeros((as_shape(("n",))[0] - 3,), dtype=float32)])
     assert interpret(z, {x: ones(4)}).shape == (5,)
     refused("dim n - 3 must not be negative", z, {x: ones(2)})
 
@@ -197,14 +197,14 @@ def test_f7_values_inside_are_not_kept_and_long_chains_do_not_recurse() -> None:
     x = placeholder("x", 2)
     y = x
     for _ in range(20_000):
-        y = ops.add(y, x)
+        y = jf.add(y, x)
     np.testing.assert_array_equal(interpret(y, {x: [1, 2]}), [20_001, 40_002])
 
 
 def test_a_fetch_that_is_used_again_is_kept() -> None:
     x = placeholder("x", 2)
-    y = ops.exp(x)
-    z = ops.add(y, y)
+    y = jf.exp(x)
+    z = jf.add(y, y)
     a, b, c = interpret([z, y, x], {x: [0, 0]})
     np.testing.assert_array_equal(a, 2 * b)
     np.testing.assert_array_equal(c, [0, 0])
@@ -212,7 +212,7 @@ def test_a_fetch_that_is_used_again_is_kept() -> None:
 
 def test_errors_while_running_end_with_the_users_line() -> None:
     i = placeholder("i", 2, dtype=int64)
-    y = ops.take(np.arange(3), i)
+    y = jf.take(np.arange(3), i)
     refused(r"index 7 at 1 .* of size 3\n  at .*test_interp\.py:\d+$", y, {i: [0, 7]}, IndexRangeError)
 
 
@@ -221,7 +221,7 @@ def test_only_tensors_are_fetched_and_names_are_unique() -> None:
         interpret([3], {})
     a, b = placeholder("same", 1), placeholder("same", 1)
     with pytest.raises(GraphError, match="two nodes are named 'same'"):
-        interpret(ops.add(a, b), {})
+        interpret(jf.add(a, b), {})
 
 
 def test_a_numpy_rule_that_is_not_the_inferred_type_is_a_bug_of_ours() -> None:

@@ -11,8 +11,7 @@ from jitflow.dtypes import float64, int64
 from jitflow.errors import DTypeError, FeedError, IndexRangeError, ShapeError, StaticIndexError
 from jitflow.graph import Node, make_placeholder
 from jitflow.interp import interpret, interpret_nodes
-from jitflow.ops import getitem
-from jitflow.ops.index import take
+from jitflow.ops.index import getitem, take
 from jitflow.types import SymDim, as_shape, named_dim
 from tests.support.eval_element import evaluate_element
 
