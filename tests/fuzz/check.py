@@ -15,7 +15,8 @@ from jitflow.graph import Node, toposort
 from jitflow.interp import evaluate
 from jitflow.tensor import as_tensor
 from tests.fuzz.generate import Case
-from tests.support.tolerance import deviations, same_bits
+from tests.support.bits import same_bits
+from tests.support.tolerance import deviations
 
 Array = np.ndarray[Any, Any]
 

@@ -18,8 +18,9 @@ from jitflow.session import Session
 from jitflow.simplify import evaluate_index
 from jitflow.tensor import as_tensor
 from jitflow.types import Dim, TensorType, named_dim
+from tests.support.bits import same_bits
 from tests.support.eval_element import evaluate_element
-from tests.support.tolerance import deviations, same_bits
+from tests.support.tolerance import deviations
 
 NAMES = sorted(name for name, op in OPS.items() if not op.source)
 WITH_ELEMENT = [n for n in NAMES if OPS[n].element is not None]
