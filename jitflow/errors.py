@@ -27,6 +27,10 @@ class FeedTypeError(FeedError, TypeError):
     """A feed that is no array and cannot be taken for one."""
 
 
+class FeedIndexError(FeedError, IndexError):
+    """Feeds of a size for which an index of the graph is out of range."""
+
+
 class FormatError(JitflowError, ValueError):
     """Text or a file that is not what its format says."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitflow.dtypes import DType
-from jitflow.errors import DTypeError, FeedError, at_site
+from jitflow.errors import DTypeError, FeedError, FeedIndexError, at_site
 from jitflow.expr import Var
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.simplify import evaluate_index, free_vars, split_linear
@@ -208,7 +208,8 @@ def check_guards(order: Sequence[Node], dims: Mapping[Var, int], skip: Mapping[N
     for node in order:
         if node in skip:
             continue
-        for left, right, why in node.guards:
+        for left, right, why, is_index in node.guards:
             a, b = evaluate_index(left, dims), evaluate_index(right, dims)
             if a != b:
-                raise FeedError(at_site(f"{why}: {dim_text(left)} is {a}, {dim_text(right)} is {b}", node.site))
+                error = FeedIndexError if is_index else FeedError
+                raise error(at_site(f"{why}: {dim_text(left)} is {a}, {dim_text(right)} is {b}", node.site))

@@ -40,11 +40,12 @@ after_fork_in_child(_renew_lock)
 
 
 class Guard(NamedTuple):
-    """`left` must equal `right` at run time; `why` says what for."""
+    """`left` must equal `right` at run time; `why` says what for, `is_index` that an index is out of range otherwise."""
 
     left: Dim
     right: Dim
     why: str
+    is_index: bool = False
 
 
 class TensorType(NamedTuple):
@@ -211,7 +212,7 @@ def end_guards(outer: list[Guard] | None) -> tuple[Guard, ...]:
     return tuple(found)
 
 
-def unify(a: Dim, b: Dim, why: str) -> Dim:
+def unify(a: Dim, b: Dim, why: str, is_index: bool = False) -> Dim:
     """Return the dim that `a` and `b` both are; record a guard if that is undecided. ShapeError if they differ."""
     same = same_dim(a, b)
     if same is True:
@@ -220,7 +221,7 @@ def unify(a: Dim, b: Dim, why: str) -> Dim:
         raise ShapeError(f"{why}: {dim_text(a)} and {dim_text(b)} differ")
     guards = getattr(_collector, "guards", None)
     if guards is not None:
-        guards.append(Guard(a, b, why))
+        guards.append(Guard(a, b, why, is_index))
     # The literal says more than the name, and the older name is as good as the younger.
     return b if isinstance(b, int) else a
 

@@ -66,11 +66,12 @@ Step: TypeAlias = Launch | Copy | Check
 
 @record
 class Equal:
-    """A guard: `left` must equal `right`; otherwise the run is refused with `message`."""
+    """A guard: `left` must equal `right`; otherwise the run is refused with `message`, as a bad index if it is one."""
 
     left: Expr
     right: Expr
     message: str
+    is_index: bool = False
 
 
 @record
@@ -163,14 +164,14 @@ def guards_of(
     known = {*slots, *(s.var for s in solved)}
     found: dict[tuple[Expr, Expr], Equal] = {}
 
-    def add(left: Dim, right: Dim, message: str, node: Node) -> None:
+    def add(left: Dim, right: Dim, message: str, node: Node, is_index: bool = False) -> None:
         a, b = as_index(left), as_index(right)
         unknown = (free_vars(a) | free_vars(b)) - known
         if unknown:
             names = ", ".join(sorted(v.name for v in unknown))
             raise GraphError(at_site(f"the feeds do not determine dim {names} of {node!r}", node.site))
         if same_index(a, b) is not True:
-            found.setdefault((a, b), Equal(a, b, at_site(message, node.site)))
+            found.setdefault((a, b), Equal(a, b, at_site(message, node.site), is_index))
 
     for size, slot in zip(sizes, slots, strict=True):
         if size is not slot:
@@ -190,7 +191,7 @@ def guards_of(
         if node in leaves:
             continue
         for g in node.guards:
-            add(g.left, g.right, f"{g.why}: {dim_text(g.left)} must equal {dim_text(g.right)}", node)
+            add(g.left, g.right, f"{g.why}: {dim_text(g.left)} must equal {dim_text(g.right)}", node, g.is_index)
         for d in node.shape:
             if isinstance(d, Expr) and not is_nonnegative(d):
                 low = simplify_index(maximum(d, const_index(0)))

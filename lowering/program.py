@@ -461,6 +461,7 @@ def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:
         n_slots=len(plan.dims),
         n_status=len(plan.checks),
         guards=tuple(g.message for g in plan.guards),
+        index_guards=tuple(k for k, g in enumerate(plan.guards) if g.is_index),
         checks=plan.checks,
         slot_names=tuple(dim_text(s) for s in plan.sizes) + tuple(s.var.name for s in plan.solved),
     )

@@ -60,7 +60,8 @@ class ProgramSignature:
     """All that a caller must know about a program.
 
     `guards` holds the message of each guard, `checks` that of each status slot, in which ``{position}`` stands for
-    the bad position found. `slot_names` says what to call a slot in messages.
+    the bad position found. `slot_names` says what to call a slot in messages, and `index_guards` are the numbers of the
+    guards that stand for an index in its axis.
     """
 
     measure: str
@@ -72,6 +73,7 @@ class ProgramSignature:
     guards: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     slot_names: tuple[str, ...] = ()
+    index_guards: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         bound = self.bound_slots()

@@ -30,6 +30,7 @@ from jitflow.errors import (
     CompileError,
     CompilerBug,
     FeedError,
+    FeedIndexError,
     FeedTypeError,
     IndexRangeError,
     JitflowError,
@@ -274,7 +275,8 @@ def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignatur
         return OutOfMemoryError(f"results or intermediate results need 2**63 bytes or more; given: {shapes}")
     # The place in the user's code stays at the end.
     message, at, site = signature.guards[guard].partition("\n  at ")
-    return FeedError(f"{message}\n  given: {shapes}{at}{site}")
+    error = FeedIndexError if guard in signature.index_guards else FeedError
+    return error(f"{message}\n  given: {shapes}{at}{site}")
 
 
 def _make_output(spec: OutputSpec, shape: tuple[int, ...]) -> Array:

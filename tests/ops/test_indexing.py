@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from jitflow.dtypes import float64, int64
-from jitflow.errors import DTypeError, FeedError, IndexRangeError, ShapeError, StaticIndexError
+from jitflow.errors import DTypeError, FeedError, FeedIndexError, IndexRangeError, ShapeError, StaticIndexError
 from jitflow.graph import Node, make_placeholder
 from jitflow.interp import interpret, interpret_nodes
 from jitflow.ops.index import getitem, take
+from jitflow.session import Session
+from jitflow.tensor import as_tensor
 from jitflow.types import SymDim, as_shape, named_dim
 from tests.support.eval_element import evaluate_element
 
@@ -131,8 +133,12 @@ def test_an_integer_outside_its_axis_is_an_error_as_early_as_can_be() -> None:
     x = symbolic("x", "n")
     for k, too_few in ((5, 5), (-3, 2), (0, 0), (-1, 0)):
         node = getitem(x, k)
-        with pytest.raises(FeedError, match=r"slice: axis 0 of \(n,\) has no element"):
+        with pytest.raises(FeedIndexError, match=r"slice: axis 0 of \(n,\) has no element"):
             interpret(node, {x: np.zeros(too_few)})
+        tensor = as_tensor(node)
+        with Session(tensor) as session, pytest.raises(FeedError, match="slice: axis 0 of .* has no element") as caught:
+            session.run(tensor, {as_tensor(x): np.zeros(too_few)})
+        assert isinstance(caught.value, IndexError)
         enough = np.arange(too_few + 1.0)
         assert interpret(node, {x: enough}) == enough[k]
 
