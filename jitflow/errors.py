@@ -59,6 +59,10 @@ class OutOfMemoryError(JitflowError, MemoryError):
     """Memory that could not be had; the message says how many bytes were wanted."""
 
 
+class DataDependentShapeError(GraphError, NotImplementedError):
+    """A result whose shape would depend on values, which a graph does not know."""
+
+
 class CompileError(JitflowError, RuntimeError):
     """Machine code could not be produced."""
 

@@ -40,7 +40,7 @@ after_fork_in_child(_renew_lock)
 
 
 class Guard(NamedTuple):
-    """`left` must equal `right` at run time; `why` says what for, `is_index` that an index is out of range otherwise."""
+    """`left` must equal `right` at run time; `why` says what for, `is_index` that it is an index."""
 
     left: Dim
     right: Dim

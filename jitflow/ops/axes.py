@@ -6,7 +6,9 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from jitflow.errors import DTypeError, ShapeError, StaticIndexError
+import numpy as np
+
+from jitflow.errors import DeviceError, DTypeError, ShapeError, StaticIndexError
 from jitflow.expr import Expr, Var, as_index
 from jitflow.graph import located
 from jitflow.simplify import evaluate_index
@@ -36,6 +38,27 @@ def normalize_axes(axis: int | Sequence[int] | None, rank: int, what: str) -> tu
     if len(set(axes)) != len(axes):
         raise located(ShapeError(f"{what}: axes {tuple(items)} name an axis twice (rank {rank})"))
     return axes
+
+
+def as_int(x: Any, what: str) -> int:
+    """Return `x`, one of the integers that numpy takes for one, as a Python int; DTypeError says `what` needs it."""
+    if not isinstance(x, (bool, np.bool_)):
+        try:
+            return operator.index(x)
+        except TypeError:
+            pass
+    raise located(DTypeError(f"{what} must be an int, got {x!r}"))
+
+
+#: Where tensors are, in the standard's words: the session that runs a graph chooses the device, no tensor does.
+DEVICE = "session"
+
+
+def check_device(device: Any, what: str) -> None:
+    """Raise DeviceError unless `device` is None or the one device there is, `DEVICE`."""
+    if device is not None and device != DEVICE:
+        advice = "the device is chosen for a whole graph, as in jf.Session(fetches, device='cpu')"
+        raise located(DeviceError(f"{what}: a tensor cannot be on device {device!r}; {advice}"))
 
 
 def row_major(subscripts: Sequence[Expr], shape: Shape) -> Expr:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import float32, float64
-from jitflow.errors import ShapeError
+from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
-from jitflow.ops.axes import checked_shape, known_shape, normalize_axes, normalize_axis, row_major
+from jitflow.ops.axes import as_int, checked_shape, known_shape, normalize_axes, normalize_axis, row_major
 from jitflow.ops.testdata import draw
 from jitflow.simplify import same_index, simplify_index
 from jitflow.types import (
@@ -168,10 +168,17 @@ def _missing_dim(shape: Shape, rest: Shape) -> Dim:
     return fold_dim(simplify_index(as_index(total) // as_index(known)))
 
 
-def expand_dims(x: Operand, /, *, axis: int | tuple[int, ...] = 0) -> Node:
+def expand_dims(x: Operand, /, axis: int | tuple[int, ...]) -> Node:
     """Return `x` with an axis of size 1 at place `axis` of the result (several places for a tuple).
 
-    Raises StaticIndexError for a place outside the result's axes.
+    Raises
+    ------
+    StaticIndexError
+        For a place outside the result's axes.
+    ShapeError
+        For a place named twice.
+    DTypeError
+        For an `axis` that is no int.
 
     Examples
     --------
@@ -189,7 +196,12 @@ def expand_dims(x: Operand, /, *, axis: int | tuple[int, ...] = 0) -> Node:
 def squeeze(x: Operand, /, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return `x` without the axes `axis`, which must have size 1 (None: all axes that are known to).
 
-    Raises ShapeError for an axis of another size. A symbolic axis is checked when the graph runs.
+    Raises
+    ------
+    ShapeError
+        For an axis of another size. (A symbolic axis that turns out to have one is a FeedError of the run.)
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -250,7 +262,12 @@ permute_dims_op = define_op(
 def permute_dims(x: Operand, /, axes: Sequence[int]) -> Node:
     """Return `x` with its axes in the order `axes`: axis k of the result is axis ``axes[k]`` of `x`.
 
-    Raises ShapeError unless `axes` names every axis once.
+    Raises
+    ------
+    ShapeError
+        Unless `axes` names every axis once.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -259,14 +276,23 @@ def permute_dims(x: Operand, /, axes: Sequence[int]) -> Node:
     (4, 2, 3)
     """
     node = as_node(x)
-    order = normalize_axes(tuple(axes), len(node.shape), "permute_dims")
+    try:
+        given = tuple(axes)
+    except TypeError:
+        raise located(DTypeError(f"permute_dims: axes must be a tuple of ints, got {axes!r}")) from None
+    order = normalize_axes(given, len(node.shape), "permute_dims")
     if order == tuple(range(len(node.shape))):
         return node
     return permute_dims_op(node, axes=order)
 
 
 def matrix_transpose(x: Operand, /) -> Node:
-    """Return `x` with its last two axes exchanged. Raises ShapeError below rank 2.
+    """Return `x` with its last two axes exchanged.
+
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two axes.
 
     Examples
     --------
@@ -284,7 +310,12 @@ def matrix_transpose(x: Operand, /) -> Node:
 def moveaxis(x: Operand, source: int | tuple[int, ...], destination: int | tuple[int, ...], /) -> Node:
     """Return `x` with axes `source` moved to places `destination`; the others keep their order.
 
-    Raises StaticIndexError for axes that are not there, ShapeError if the two differ in length.
+    Raises
+    ------
+    StaticIndexError
+        For axes that are not there.
+    ShapeError
+        If the two differ in length or name an axis twice.
 
     Examples
     --------
@@ -331,6 +362,13 @@ flip_op: OpDef = define_op(
 
 def flip(x: Operand, /, *, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return `x` with the order of elements along `axis` (None: every axis) reversed.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis named twice.
 
     Examples
     --------
@@ -410,6 +448,10 @@ def roll(x: Operand, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, 
     ------
     ShapeError
         If there are not as many shifts as axes.
+    StaticIndexError
+        For an axis that is not there.
+    DTypeError
+        For a shift that is no int.
 
     Examples
     --------
@@ -424,5 +466,5 @@ def roll(x: Operand, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, 
     items = axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = tuple(normalize_axis(a, len(node.shape), "roll") for a in items)
     given = shift if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
-    shifts = tuple(operator.index(s) for s in given)
+    shifts = tuple(as_int(s, "roll: a shift") for s in given)
     return roll_op(node, shifts=shifts, axes=axes)

@@ -44,10 +44,9 @@ def _infer_slice(x: TensorType, *, starts: Slices, sizes: Slices, steps: tuple[i
         low, high = ends if step > 0 else ends[::-1]
         if is_nonnegative(-simplify_index(low) - 1) or is_nonnegative(simplify_index(high) - as_index(n)):
             raise ShapeError(f"{what} {dim_text(simplify_index(high if is_nonnegative(low) else low))}")
-        unify(simplify_index(maximum(low, 0)), simplify_index(low), f"{what} {dim_text(low)}", is_index=True)
-        unify(
-            simplify_index(maximum(as_index(n), high + 1)), n, f"{what} {dim_text(simplify_index(high))}", is_index=True
-        )
+        first, last = simplify_index(low), simplify_index(high)
+        unify(simplify_index(maximum(low, 0)), first, f"{what} {dim_text(first)}", is_index=True)
+        unify(simplify_index(maximum(as_index(n), high + 1)), n, f"{what} {dim_text(last)}", is_index=True)
     return TensorType(x.dtype, sizes)
 
 

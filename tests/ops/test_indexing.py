@@ -136,7 +136,10 @@ def test_an_integer_outside_its_axis_is_an_error_as_early_as_can_be() -> None:
         with pytest.raises(FeedIndexError, match=r"slice: axis 0 of \(n,\) has no element"):
             interpret(node, {x: np.zeros(too_few)})
         tensor = as_tensor(node)
-        with Session(tensor) as session, pytest.raises(FeedError, match="slice: axis 0 of .* has no element") as caught:
+        with (
+            Session(tensor) as session,
+            pytest.raises(FeedError, match=r"slice: axis 0 of .* has no element") as caught,
+        ):
             session.run(tensor, {as_tensor(x): np.zeros(too_few)})
         assert isinstance(caught.value, IndexError)
         enough = np.arange(too_few + 1.0)
