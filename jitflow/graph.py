@@ -290,13 +290,16 @@ def user_site() -> str | None:
 
 
 class ArrayData:
-    """A read-only array as an attribute: compared and hashed by dtype, shape and bits, never by Python equality."""
+    """A read-only array as an attribute: compared and hashed by dtype, shape and bits, never by Python equality.
+
+    It is a copy, unless the array is `owned`: contiguous, and given up by its maker (large weights read from a file).
+    """
 
     __slots__ = ("__weakref__", "array", "key")
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        fixed = np.ascontiguousarray(array).reshape(array.shape)
-        if fixed is array or fixed.base is not None or fixed.flags.writeable:
+    def __init__(self, array: np.ndarray[Any, Any], *, owned: bool = False) -> None:
+        fixed = array if owned else np.ascontiguousarray(array).reshape(array.shape)
+        if not owned and (fixed is array or fixed.base is not None or fixed.flags.writeable):
             fixed = fixed.copy()
         fixed.setflags(write=False)
         self.array = fixed
@@ -328,8 +331,12 @@ def _infer_constant(*, value: ArrayData) -> TensorType:
     return TensorType(as_dtype(value.array.dtype), value.array.shape)
 
 
+def _infer_variable(*, value: ArrayData, **_: Any) -> TensorType:
+    return _infer_constant(value=value)
+
+
 placeholder_op = define_op("placeholder", infer=_infer_source, source=True)
-variable_op = define_op("variable", infer=lambda *, value, **_: _infer_constant(value=value), source=True)
+variable_op = define_op("variable", infer=_infer_variable, source=True)
 constant_op = define_op("constant", infer=_infer_constant, numpy=lambda *, value: value.array, source=True, exact=True)
 
 
@@ -341,9 +348,10 @@ def make_placeholder(name: str | None, dtype: DType, shape: Shape) -> Node:
     return make_node(placeholder_op, (), attrs)
 
 
-def make_variable(name: str | None, value: np.ndarray[Any, Any]) -> Node:
+def make_variable(name: str | None, value: np.ndarray[Any, Any] | ArrayData) -> Node:
     """Return a new variable that starts as a copy of `value`."""
-    attrs: dict[str, Any] = {"value": ArrayData(value), "uid": next(_UNIQUE)}
+    fixed = value if isinstance(value, ArrayData) else ArrayData(value)
+    attrs: dict[str, Any] = {"value": fixed, "uid": next(_UNIQUE)}
     if name is not None:
         attrs["name"] = name
     return make_node(variable_op, (), attrs)
