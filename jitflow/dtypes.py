@@ -12,6 +12,11 @@ import numpy as np
 
 from jitflow.errors import DTypeError
 
+try:
+    from ml_dtypes import bfloat16 as _numpy_bfloat16
+except ImportError:
+    _numpy_bfloat16 = None
+
 
 class DType:
     """One element type. There is a single object per type, so ``is`` works; ``==`` also accepts numpy's spellings.
@@ -26,9 +31,11 @@ class DType:
         self.name, self.short, self.kind, self.bits = name, short, kind, bits
         self.itemsize = max(1, bits // 8)
         self.llvm, self.ptx = llvm, ptx
-        # numpy has neither bfloat16 nor a type of indices; the latter are int64 wherever they become data.
+        # numpy itself has neither bfloat16 nor a type of indices; the latter are int64 wherever they become data.
         self.np: np.dtype[Any] | None = None
-        if kind != "x" and name != "bfloat16":
+        if name == "bfloat16":
+            self.np = None if _numpy_bfloat16 is None else np.dtype(_numpy_bfloat16)
+        elif kind != "x":
             self.np = np.dtype(name)
 
     def __repr__(self) -> str:
@@ -61,6 +68,11 @@ class DType:
     @property
     def is_float(self) -> bool:
         return self.kind == "f"
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is float16 or bfloat16: types to store in, whose arithmetic is that of float32, rounded."""
+        return self.kind == "f" and self.bits == 16
 
     @property
     def is_integer(self) -> bool:
@@ -102,14 +114,24 @@ float64 = DType("float64", "f64", "f", 64, "double", "f64")
 index = DType("index", "index", "x", 64, "i64", "s64")
 
 ALL = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64)
-#: What placeholders, variables and constants accept so far.
-SUPPORTED = (bool_, int32, int64, float32, float64)
+#: What placeholders, variables and constants accept.
+SUPPORTED = ALL
 _BY_NAME = {d.name: d for d in (*ALL, index)}
 _BY_SHORT = {d.short: d for d in (*ALL, index)}
 
 
 def _by_name(name: str) -> DType:
     return _BY_NAME[name]
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return the numpy dtype of arrays of `dtype`; that of bfloat16 comes with the package ml_dtypes.
+
+    Raises DTypeError for bfloat16 without that package.
+    """
+    if dtype.np is None:
+        raise DTypeError(f"arrays of {dtype.name} need the package ml_dtypes: pip install jitflow[bf16]")
+    return dtype.np
 
 
 def by_short(short: str) -> DType | None:
@@ -127,6 +149,8 @@ def as_dtype(x: Any) -> DType:
     else:
         if x is None:
             raise DTypeError("None is no dtype; name one, such as jitflow.float32")
+        if x == bfloat16.name:
+            return bfloat16
         try:
             given = np.dtype(x)
         except TypeError:

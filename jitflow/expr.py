@@ -18,6 +18,7 @@ structure; a ``Var`` and a ``Buffer`` by identity. The semantics, for every back
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -432,15 +433,18 @@ def wrap(value: int, dtype: DType) -> int:
 
 
 def round_to(value: float, dtype: DType) -> float:
-    """Return the nearest value that float type `dtype` holds."""
-    if dtype.bits == 32:
-        try:
-            return float(struct.unpack("<f", struct.pack("<f", value))[0])
-        except OverflowError:
-            return float("inf") if value > 0 else float("-inf")
-    if dtype.np is not None and dtype.bits == 16:
-        return float(dtype.np.type(value))
-    return value
+    """Return the nearest value that float type `dtype` holds, of two the even one."""
+    if dtype.bits == 64 or value == 0 or not math.isfinite(value):
+        return value
+    digits, least, limit = _FLOATS[dtype.short]
+    # The distance of neighbours here: that of a number of `digits` bits, but nowhere less than the least subnormal.
+    step = max(math.frexp(value)[1] - digits, least)
+    size = math.ldexp(round(math.ldexp(abs(value), -step)), step) if abs(value) < limit else math.inf
+    return math.copysign(size if size < limit else math.inf, value)
+
+
+#: Per float type: binary digits, exponent of the least subnormal, the first power of two that is too large.
+_FLOATS = {"f16": (11, -24, 2.0**16), "bf16": (8, -133, 2.0**128), "f32": (24, -149, 2.0**128)}
 
 
 def lift(value: Scalar, like: Expr) -> Expr:

@@ -25,9 +25,9 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, promote, promote_weak
+from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, numpy_dtype, promote, promote_weak
 from jitflow.errors import DTypeError, GraphError, JitflowError, OutOfBoundsError, at_site
-from jitflow.expr import Expr
+from jitflow.expr import Expr, round_to
 from jitflow.fork import after_fork_in_child
 from jitflow.types import Guard, Shape, TensorType, begin_guards, check_shape, end_guards
 
@@ -81,14 +81,17 @@ class OpDef:
 
     - `infer(*types, **attrs) -> TensorType` raises ShapeError or DTypeError in the user's terms.
     - `numpy(*arrays, **attrs) -> array` is the oracle's rule; `dims` is passed as a keyword if it names it.
-    - one of `element(index, *readers, **attrs) -> Expr`, the value at one output index (fusable by construction), and
-      `expand(*nodes, **attrs) -> Node`, the same written with other operators.
+    - one of `element(index, *readers, **attrs) -> Expr`, the value at one output index (fusable by construction);
+      `expand(*nodes, **attrs) -> Node`, the same written with other operators; and `kernel(builder, out, *readers,
+      **attrs)`, the loops that fill the output (`jitflow.kernel`), for what is not one element at a time.
     - `vjp(ct, out, *inputs, **attrs) -> tuple[Node | None, ...]`: cotangents of the inputs; None: not differentiable.
     - `samples(rng)` yields :class:`Sample` objects, from which the tests of every operator are made.
     - `exact`: folding it by numpy gives the compiled bits (no rounding anywhere), so constants may be folded.
     - `source`: made from nothing but attributes and run-time arrays (placeholder, variable, constant).
     - `costly`: an element takes many instructions, so that computing it twice is worse than storing it.
     - `movement`: an element is some element of an input (or a fill value): index arithmetic only.
+    - `storage`: elements are stored, moved, selected or converted, but nothing is computed: it takes float16 and
+      bfloat16 as they are, while other operators compute them as float32 (`jitflow.ops.widen`). Implied by `movement`.
     - `fallible`: some values of the inputs are errors, found while it runs (`IndexRangeError`).
     - `ulp`: by how many units in the last place compiled code and the numpy rule may differ; 0: not at all, or, of an
       `expand` that is not exact, by what sums of its inputs may.
@@ -102,12 +105,14 @@ class OpDef:
     numpy: Callable[..., Any] | None = None
     element: Callable[..., Expr] | None = None
     expand: Callable[..., Node] | None = None
+    kernel: Callable[..., None] | None = None
     vjp: Callable[..., tuple[Node | None, ...]] | None = None
     samples: Callable[[np.random.Generator], Iterable[Sample]] | None = None
     exact: bool = False
     source: bool = False
     costly: bool = False
     movement: bool = False
+    storage: bool = False
     fallible: bool = False
     ulp: float = 0.0
     scale: Callable[..., Any] | None = None
@@ -135,8 +140,8 @@ def define_op(name: str, **fields: Any) -> OpDef:
             code is not None and "dims" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         )
     op = OpDef(name, **fields)
-    if not op.source and (op.element is None) == (op.expand is None):
-        raise GraphError(f"operator {name!r} needs exactly one of element and expand")
+    if not op.source and [op.element, op.expand, op.kernel].count(None) != 2:
+        raise GraphError(f"operator {name!r} needs exactly one of element, expand and kernel")
     OPS[name] = op
     return op
 
@@ -365,7 +370,7 @@ def make_constant(value: Any, dtype: DType | None = None) -> Node:
     if dtype is not None and isinstance(value, (bool, int, float)):
         array = scalar_array(value, dtype)
     else:
-        array = np.asarray(value) if dtype is None else np.asarray(value, dtype=dtype.np)
+        array = np.asarray(value) if dtype is None else np.asarray(value, dtype=numpy_dtype(dtype))
         as_dtype(array.dtype)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
@@ -384,8 +389,10 @@ def scalar_array(value: bool | int | float, dtype: DType) -> np.ndarray[Any, Any
     if dtype.kind in "iu" and isinstance(value, int) and not dtype.min <= value <= dtype.max:
         raise OutOfBoundsError(at_site(f"Python integer {value} is out of bounds for {dtype.name}", user_site()))
     try:
+        # ml_dtypes would round twice, and takes no large integer.
+        number = round_to(float(value), dtype) if dtype.is_half else value
         with np.errstate(all="ignore"):
-            return np.asarray(value, dtype=dtype.np)
+            return np.asarray(number, dtype=numpy_dtype(dtype))
     except OverflowError:
         raise OutOfBoundsError(
             at_site(f"Python integer {value} is out of bounds for {dtype.name}", user_site())

@@ -15,6 +15,8 @@ from jitflow.errors import CompilerBug, JitflowError, OutOfMemoryError, at_site
 from jitflow.expr import Var
 from jitflow.feeds import Array, bind_feeds
 from jitflow.graph import Node
+from jitflow.ops.cast import cast_array
+from jitflow.ops.widen import is_widened, widened_attrs, widened_dtype
 from jitflow.simplify import evaluate_index
 from jitflow.structure import flatten, rebuild
 
@@ -81,11 +83,16 @@ def evaluate(node: Node, inputs: Sequence[Array], dims: Mapping[Var, int]) -> Ar
     if op.numpy is None:
         raise CompilerBug(at_site(f"operator {op.name!r} has no numpy rule", node.site))
     attrs = dict(node.attrs)
+    if is_widened(node):
+        attrs = widened_attrs(attrs)
+        inputs = [cast_array(x, widened_dtype(n.dtype)) for x, n in zip(inputs, node.inputs, strict=True)]
     if op.needs_dims:
         attrs["dims"] = dims
     try:
         with np.errstate(all="ignore"):
             result = np.asarray(op.numpy(*inputs, **attrs))
+            if node.dtype.is_half and result.dtype != node.dtype.np:
+                result = cast_array(result, node.dtype)
     except JitflowError as error:
         raise type(error)(at_site(str(error), node.site)) from None
     except MemoryError as error:

@@ -24,6 +24,7 @@ from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug, JitflowError
 from jitflow.expr import Const, as_index
 from jitflow.graph import OPS, ArrayData, Node, make_constant, make_node, make_placeholder, sited, toposort
+from jitflow.ops.widen import is_widened, widened_node
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, Shape, same_dim, same_shape
 
@@ -164,6 +165,23 @@ def cut(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
     for node in toposort(fetches, set(leaves)):
         out[node] = fresh.get(node, node) if node in leaves else _with_inputs(node, out)
     return out
+
+
+def widen(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Compute on float32 what is given as float16 or bfloat16, and round the result (see `jitflow.ops.widen`).
+
+    Before: ``multiply(x: f16, y: f16)``. After: ``astype(multiply(astype(x, f32), astype(y, f32)), f16)``.
+    Afterwards only movement, storage and conversions see the two types. Runs before `expand`, so that a definition is
+    rounded once as a whole.
+    """
+
+    def rule(node: Node) -> Node | None:
+        if not is_widened(node):
+            return None
+        with sited(node.site):
+            return widened_node(node.op, node.inputs, dict(node.attrs), node.dtype)
+
+    return _apply(rule, fetches, leaves)
 
 
 def expand(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
@@ -459,6 +477,7 @@ _SMALL = 64
 #: The order: definitions first, since they are full of movement and constants; then whatever makes the next one easier.
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("cut", cut),
+    ("widen", widen),
     ("expand", expand),
     ("cancel_movement", cancel_movement),
     ("fold_constants", fold_constants),

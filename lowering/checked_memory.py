@@ -63,7 +63,7 @@ class _Storage:
     def __init__(self, name: str, data: Array, clock: Clock, depth: int, defined: bool) -> None:
         self.name, self.data, self.clock, self.depth = name, data, clock, depth
         # Floats stay numpy scalars of their dtype; integers and bools become Python's.
-        self.get: Any = data.__getitem__ if data.dtype.kind == "f" else data.item
+        self.get: Any = data.item if data.dtype.kind in "biu" else data.__getitem__
         self.valid: bytearray | None = None if defined else bytearray(data.size)
         self.valid_lanes: Any = None if self.valid is None else np.frombuffer(self.valid, np.bool_)
         self.read_only = False
@@ -215,7 +215,7 @@ class Memory:
             raise CompilerBug(f"undefined: {s.name}{list(index)} is updated before it is written")
         old: Any = s.data[k]
         new = s.data.dtype.type(value)
-        is_float = s.data.dtype.kind == "f"
+        is_float = s.data.dtype.kind not in "biu"
         match op:
             case "add":
                 result = old + new

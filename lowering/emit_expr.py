@@ -38,7 +38,7 @@ from jitflow.expr import (
 )
 from jitflow.record import walk
 from jitflow.simplify import Poly, add_polys, multiply_polys, poly_of
-from lowering import emit_arith
+from lowering import emit_arith, emit_cast
 from lowering.emit_arith import const_text, memory_text, suffix, type_text, vector_text
 from lowering.emit_index import IndexEmitter, literal
 from lowering.target import Target
@@ -94,9 +94,9 @@ class ExprEmitter(IndexEmitter):
             case Select():
                 return self._select(e)
             case Cast(a, to):
-                return emit_arith.cast(self, a.type, to, self.value(a))
+                return emit_cast.cast(self, a.type, to, self.value(a), has_f16=self.target.has_f16)
             case Bitcast(a, to):
-                return emit_arith.bitcast(self, a.type, to, self.value(a))
+                return emit_cast.bitcast(self, a.type, to, self.value(a))
             case Fma(a, b, c):
                 x, y, z = self.value(a), self.value(b), self.value(c)
                 return emit_arith.fma(self, e.type, x, y, z, has_fma=self.target.has_fma)

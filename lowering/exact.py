@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType
-from jitflow.errors import CompilerBug
+from jitflow.dtypes import DType, numpy_dtype
+from jitflow.expr import round_to
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -27,9 +27,7 @@ def np_dtype(dtype: DType) -> np.dtype[Any]:
     """Return the numpy dtype that holds `dtype` while it is interpreted."""
     if dtype.kind == "x":
         return np.dtype(np.int64)
-    if dtype.np is None:
-        raise CompilerBug(f"the loop interpreter has no {dtype.name}")
-    return dtype.np
+    return numpy_dtype(dtype)
 
 
 def floordiv(a: int, b: int) -> int:
@@ -113,15 +111,31 @@ def saturate_lanes(x: Array, to: DType) -> Array:
     return out
 
 
-def from_int(x: int, to: np.dtype[Any]) -> Any:
-    """Return integer `x` as a float of dtype `to`, rounded once (through a Python float it would be rounded twice)."""
-    return (np.int64(x) if x < 1 << 63 else np.uint64(x)).astype(to)
+def from_int(x: int, to: DType) -> Any:
+    """Return integer `x` as a float of `to`, rounded once (through a Python float it would be rounded twice)."""
+    if to.is_half:
+        # Beyond 53 bits some last ones go, leaving only the fact that there were any: Python's float then is exact.
+        return np_dtype(to).type(round_to(float(x if abs(x) < 1 << 53 else (x >> 12 | (x & 4095 > 0)) << 12), to))
+    return (np.int64(x) if x < 1 << 63 else np.uint64(x)).astype(np_dtype(to))
+
+
+def to_float(x: Any, to: DType) -> Any:
+    """Return bool or float `x` as a float of `to`."""
+    return np_dtype(to).type(round_to(float(x), to) if to.is_half else x)
+
+
+def to_float_lanes(x: Array, to: DType) -> Array:
+    """Return the lanes of `x` as floats of `to`."""
+    if not to.is_half:
+        return x.astype(np_dtype(to))
+    one = from_int if x.dtype.kind in "iu" else to_float
+    return np.array([one(v, to) for v in x.tolist()], np_dtype(to))
 
 
 def bitcast(x: Any, of: np.dtype[Any], to: np.dtype[Any]) -> Any:
     """Return the bits of scalar `x` of dtype `of` as a value of dtype `to`."""
     out = np.array(x, of).view(to)[()]
-    return out if to.kind == "f" else out.item()
+    return out.item() if to.kind in "biu" else out
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:

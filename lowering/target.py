@@ -32,8 +32,9 @@ after_fork_in_child(_renew_lock)
 class Target:
     """A processor to compile for.
 
-    `vector_bits` and `vector_registers` describe its vector unit; `mask_bytes` lists the element sizes whose vector
-    loads and stores it can mask in one instruction; `layout` is LLVM's data layout.
+    `vector_bits` and `vector_registers` describe its vector unit; `has_f16` says whether it converts between float16
+    and float32; `mask_bytes` lists the element sizes whose vector loads and stores it can mask in one instruction;
+    `layout` is LLVM's data layout.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     vector_bits: int
     vector_registers: int
     has_fma: bool
+    has_f16: bool
     mask_bytes: tuple[int, ...] = ()
     is_gpu: bool = False
 
@@ -68,6 +70,7 @@ class Target:
             and self.triple.partition("-")[0] == here.triple.partition("-")[0]
             and self.vector_bits <= here.vector_bits
             and self.has_fma <= here.has_fma
+            and self.has_f16 <= here.has_f16
         )
 
 
@@ -99,7 +102,7 @@ def _layout(triple: str, cpu: str, features: str) -> str:
 
 _LINUX = "x86_64-unknown-linux-gnu"
 _X86_LEVELS = {
-    # name: vector bits, vector registers, FMA, element sizes that can be masked
+    # name: vector bits, vector registers, FMA and F16C, element sizes that can be masked
     "x86-64-v2": (128, 16, False, ()),
     "x86-64-v3": (256, 16, True, (4, 8)),
     "x86-64-v4": (512, 32, True, (1, 2, 4, 8)),
@@ -117,6 +120,7 @@ def _x86_level(name: str, triple: str, cpu: str, features: str) -> Target:
         bits,
         registers,
         fma,
+        fma,
         mask_bytes,
     )
 
@@ -129,10 +133,10 @@ def host() -> Target:
     has = llvm.get_host_cpu_features()
     features = has.flatten()
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return Target(cpu, triple, cpu, features, _layout(triple, cpu, features), 128, 32, True)
-    if all(has.get(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")):
+        return Target(cpu, triple, cpu, features, _layout(triple, cpu, features), 128, 32, True, True)
+    if all(has.get(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c")):
         return _x86_level("x86-64-v4", triple, cpu, features)
-    if has.get("avx2") and has.get("fma"):
+    if all(has.get(f) for f in ("avx2", "fma", "f16c")):
         return _x86_level("x86-64-v3", triple, cpu, features)
     return _x86_level("x86-64-v2", triple, cpu, features)
 
@@ -149,10 +153,10 @@ def from_name(name: str) -> Target:
         return _x86_level(name, _LINUX, name, "")
     if name == "aarch64":
         triple = "aarch64-unknown-linux-gnu"
-        return Target(name, triple, "generic", "", _layout(triple, "generic", ""), 128, 32, True)
+        return Target(name, triple, "generic", "", _layout(triple, "generic", ""), 128, 32, True, True)
     kind, _, chip = name.partition(":")
     if kind == "nvptx" and chip.startswith("sm_") and chip[3:].rstrip("af").isdigit():
         triple, features = "nvptx64-nvidia-cuda", "+ptx83"
-        return Target(name, triple, chip, features, _layout(triple, chip, features), 128, 255, True, is_gpu=True)
+        return Target(name, triple, chip, features, _layout(triple, chip, features), 128, 255, True, True, is_gpu=True)
     known = ", ".join(["host", *_X86_LEVELS, "aarch64", "nvptx:sm_90"])
     raise DeviceError(f"no target is called {name!r}; known are {known}")

@@ -320,7 +320,7 @@ class _Translator:
             case Splat(a, lanes) | Ramp(a, _, lanes) if lanes == 1:
                 return self.expr(a)
             case Splat(a, lanes):
-                return f"np.full({lanes}, {self.expr(a)}, np.{np_dtype(a.type.dtype)})"
+                return self.repeated(a, lanes)
             case Ramp(base, stride, lanes):
                 dtype = np_dtype(base.type.dtype)
                 steps = self.constant(np.arange(lanes, dtype=dtype) * dtype.type(stride))
@@ -329,6 +329,9 @@ class _Translator:
                 return self.shuffle(a, lanes)
             case _:
                 raise CompilerBug(f"the loop interpreter has no {type(e).__name__}")
+
+    def repeated(self, a: Expr, lanes: int) -> str:
+        return f"np.full({lanes}, {self.expr(a)}, {self.constant(np_dtype(a.type.dtype))})"
 
     def literal(self, value: int | float | bool, of: Type) -> str:
         if of.lanes > 1:
@@ -394,9 +397,8 @@ class _Translator:
         if to.is_bool:
             return f"({a} != 0)" if lanes or not source.is_float else f"bool({a} != 0)"
         if to.is_float:
-            if lanes:
-                return f"{a}.astype(np.{np_dtype(to)})"
-            return f"exact.from_int({a}, np.{np_dtype(to)})" if source.is_integer else f"np.{np_dtype(to)}({a})"
+            convert = "to_float_lanes" if lanes else "from_int" if source.is_integer else "to_float"
+            return f"exact.{convert}({a}, {self.constant(to)})"
         if source.is_float:
             args = self.constant(to) if lanes else f"{to.min}, {to.max}"
             return f"exact.saturate{'_lanes' if lanes else ''}({a}, {args})"
@@ -406,13 +408,13 @@ class _Translator:
 
     def bitcast(self, a: str, of: Type, to: DType) -> str:
         if of.lanes > 1:
-            return f"{a}.view(np.{np_dtype(to)})"
+            return f"{a}.view({self.constant(np_dtype(to))})"
         return f"exact.bitcast({a}, {self.constant(np_dtype(of.dtype))}, {self.constant(np_dtype(to))})"
 
     def shuffle(self, a: Expr, lanes: tuple[int, ...]) -> str:
         text, dtype = self.expr(a), a.type.dtype
         if a.type.lanes == 1:
-            return text if len(lanes) == 1 else f"np.full({len(lanes)}, {text}, np.{np_dtype(dtype)})"
+            return text if len(lanes) == 1 else self.repeated(a, len(lanes))
         if len(lanes) > 1:
             return f"{text}[{self.constant(np.array(lanes))}]"
         return f"{text}[{lanes[0]}]" if dtype.is_float else f"{text}[{lanes[0]}].item()"

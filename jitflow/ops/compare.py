@@ -362,6 +362,7 @@ where_op: OpDef = define_op(
     vjp=_vjp_where,
     samples=_samples_where,
     exact=True,
+    storage=True,
 )
 
 

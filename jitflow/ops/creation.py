@@ -85,6 +85,7 @@ full_op: OpDef = define_op(
     vjp=lambda ct, out, **_: (),
     samples=_samples_full,
     exact=True,
+    storage=True,
 )
 
 

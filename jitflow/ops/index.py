@@ -121,6 +121,7 @@ take_op: OpDef = define_op(
     vjp=_vjp_take,
     samples=_samples_take,
     exact=True,
+    storage=True,
     fallible=True,
 )
 
