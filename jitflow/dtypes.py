@@ -106,8 +106,9 @@ uint8 = DType("uint8", "u8", "u", 8, "i8", "u8")
 uint16 = DType("uint16", "u16", "u", 16, "i16", "u16")
 uint32 = DType("uint32", "u32", "u", 32, "i32", "u32")
 uint64 = DType("uint64", "u64", "u", 64, "i64", "u64")
-float16 = DType("float16", "f16", "f", 16, "half", "f16")
-bfloat16 = DType("bfloat16", "bf16", "f", 16, "bfloat", "bf16")
+# Code moves these as bits: LLVM would compute with its own types of them, on some processors in library calls.
+float16 = DType("float16", "f16", "f", 16, "i16", "f16")
+bfloat16 = DType("bfloat16", "bf16", "f", 16, "i16", "bf16")
 float32 = DType("float32", "f32", "f", 32, "float", "f32")
 float64 = DType("float64", "f64", "f", 64, "double", "f64")
 #: Dims and subscripts: mathematical integers as far as rules are concerned, 64 bits once emitted.

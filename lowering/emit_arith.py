@@ -46,9 +46,7 @@ def memory_text(t: Type) -> str:
 def suffix(t: Type) -> str:
     """Return how overloaded intrinsics spell `t`: ``f32``, ``v16i8``."""
     d = t.dtype
-    name = f"f{d.bits}" if d.is_float else f"i{d.bits}"
-    if d is bfloat16:
-        name = "bf16"
+    name = f"f{d.bits}" if d.is_float and not d.is_half else f"i{d.bits}"
     return name if t.lanes == 1 else f"v{t.lanes}{name}"
 
 
@@ -66,9 +64,9 @@ def const_text(value: int | float | bool, t: Type) -> str:
 
 def _float_text(value: float, d: DType) -> str:
     if d is float16:
-        return f"0xH{struct.unpack('<H', struct.pack('<e', value))[0]:04X}"
+        return str(struct.unpack("<h", struct.pack("<e", value))[0])
     if d is bfloat16:
-        return f"0xR{struct.unpack('<I', struct.pack('<f', value))[0] >> 16:04X}"
+        return str(struct.unpack("<i", struct.pack("<f", value))[0] >> 16)
     # LLVM writes a float as the double of the same value; a NaN needs its quiet bit to survive the narrowing.
     if math.isnan(value):
         return "0x7FF8000000000000" if math.copysign(1, value) > 0 else "0xFFF8000000000000"

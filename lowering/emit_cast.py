@@ -132,12 +132,13 @@ def _narrow_to_odd(w: Writer, source: Type, a: str) -> str:
 
 def _from_half(w: Writer, source: Type, a: str, has_f16: bool) -> str:
     """Return float16 or bfloat16 as float32, which holds them all."""
-    lanes, half = source.lanes, type_text(source)
+    lanes = source.lanes
     f32, i16, i32 = vector_text("float", lanes), vector_text("i16", lanes), vector_text("i32", lanes)
     if source.dtype is float16 and has_f16:
-        return w.inst(f"fpext {half} {a} to {f32}")
-    short = w.inst(f"bitcast {half} {a} to {i16}")
-    bits = w.inst(f"zext {i16} {short} to {i32}")
+        half = vector_text("half", lanes)
+        number = w.inst(f"bitcast {i16} {a} to {half}")
+        return w.inst(f"fpext {half} {number} to {f32}")
+    bits = w.inst(f"zext {i16} {a} to {i32}")
     if source.dtype is bfloat16:
         high = w.inst(f"shl {i32} {bits}, {_splat(16, lanes)}")
         return w.inst(f"bitcast {i32} {high} to {f32}")
@@ -158,10 +159,12 @@ def _from_half(w: Writer, source: Type, a: str, has_f16: bool) -> str:
 
 def _to_half(w: Writer, a: str, lanes: int, has_f16: bool) -> str:
     """Return float32 as the nearest float16."""
-    f32, half = vector_text("float", lanes), vector_text("half", lanes)
+    f32, i16 = vector_text("float", lanes), vector_text("i16", lanes)
     if has_f16:
-        return w.inst(f"fptrunc {f32} {a} to {half}")
-    i1, i16, i32 = vector_text("i1", lanes), vector_text("i16", lanes), vector_text("i32", lanes)
+        half = vector_text("half", lanes)
+        number = w.inst(f"fptrunc {f32} {a} to {half}")
+        return w.inst(f"bitcast {half} {number} to {i16}")
+    i1, i32 = vector_text("i1", lanes), vector_text("i32", lanes)
     bits = w.inst(f"bitcast {f32} {a} to {i32}")
     size = w.inst(f"and {i32} {bits}, {_splat(0x7FFFFFFF, lanes)}")
     # Normal results: the exponent is 112 less, and the 13 bits that go round the rest to even.
@@ -184,8 +187,7 @@ def _to_half(w: Writer, a: str, lanes: int, has_f16: bool) -> str:
     sign = w.inst(f"lshr {i32} {bits}, {_splat(16, lanes)}")
     sign = w.inst(f"and {i32} {sign}, {_splat(0x8000, lanes)}")
     signed = w.inst(f"or {i32} {value}, {sign}")
-    short = w.inst(f"trunc {i32} {signed} to {i16}")
-    return w.inst(f"bitcast {i16} {short} to {half}")
+    return w.inst(f"trunc {i32} {signed} to {i16}")
 
 
 def _to_bfloat(w: Writer, a: str, lanes: int) -> str:
@@ -200,8 +202,7 @@ def _to_bfloat(w: Writer, a: str, lanes: int) -> str:
     nan = w.inst(f"fcmp uno {f32} {a}, {a}")
     chosen = w.inst(f"select {vector_text('i1', lanes)} {nan}, {i32} {quiet}, {i32} {rounded}")
     top = w.inst(f"lshr {i32} {chosen}, {_splat(16, lanes)}")
-    short = w.inst(f"trunc {i32} {top} to {i16}")
-    return w.inst(f"bitcast {i16} {short} to {vector_text('bfloat', lanes)}")
+    return w.inst(f"trunc {i32} {top} to {i16}")
 
 
 def _splat(value: int, lanes: int) -> str:
