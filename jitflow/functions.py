@@ -13,6 +13,7 @@ from jitflow.ops import (
     joining,
     linalg,
     movement,
+    padding,
     reduce,
     trigonometric,
 )
@@ -83,7 +84,7 @@ expand_dims = lift(movement.expand_dims)
 flip = lift(movement.flip)
 matrix_transpose = lift(movement.matrix_transpose)
 moveaxis = lift(movement.moveaxis)
-pad = lift(joining.pad)
+pad = lift(padding.pad)
 permute_dims = lift(movement.permute_dims)
 reshape = lift(movement.reshape)
 roll = lift(movement.roll)

@@ -21,6 +21,7 @@ from jitflow.ops import (
     joining,
     linalg,
     movement,
+    padding,
     reduce,
     trigonometric,
 )
@@ -254,7 +255,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.stack: _stack,
     np.flip: lambda m, axis=None: movement.flip(m, axis=axis),
     np.roll: lambda a, shift, axis=None: movement.roll(a, shift, axis=axis),
-    np.pad: joining.pad,
+    np.pad: padding.pad,
     np.clip: _clip,
     np.take: _take,
     np.where: _where,

@@ -1,4 +1,4 @@
-"""Tensors put together: concat, stack, pad.
+"""Tensors put together: concat, stack.
 
 An element comes from one of several places: the rule reads each in an arm of a ``Select`` on where the subscript lies.
 """
@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import float32, float64, int32
-from jitflow.errors import DTypeError, GraphError, ShapeError
-from jitflow.expr import Expr, as_index, const, const_index, select
-from jitflow.graph import Index, Node, Operand, Reader, Sample, as_node, define_op, located, scalar_array
-from jitflow.ops.axes import Dims, known_shape, normalize_axis
+from jitflow.errors import DTypeError, ShapeError
+from jitflow.expr import Expr, as_index, const_index, select
+from jitflow.graph import Index, Node, Operand, Reader, Sample, define_op, located
+from jitflow.ops.axes import normalize_axis
 from jitflow.ops.cast import promoted
 from jitflow.ops.movement import expand_dims, reshape, reshape_to
-from jitflow.ops.slicing import guarded, slice_axes
-from jitflow.ops.testdata import Array, draw
+from jitflow.ops.slicing import slice_axes
+from jitflow.ops.testdata import draw
 from jitflow.simplify import simplify_index
 from jitflow.types import (
     Dim,
-    Shape,
     TensorType,
     add_dims,
-    as_shape,
     shape_text,
     unify,
 )
@@ -194,125 +192,3 @@ def stack(arrays: Sequence[Operand], /, *, axis: int = 0) -> Node:
     """
     nodes = _sequence(arrays, "stack")
     return stack_op(*nodes, axis=normalize_axis(axis, len(nodes[0].shape) + 1, "stack"))
-
-
-# ---- pad
-
-Widths = tuple[tuple[Dim, Dim], ...]
-
-
-def _infer_pad(x: TensorType, *, widths: Widths, value: bool | int | float) -> TensorType:
-    if len(widths) != x.rank:
-        raise ShapeError(f"pad: {len(widths)} pairs of widths for {shape_text(x.shape)}")
-    return TensorType(x.dtype, tuple(add_dims(a, n, b) for (a, b), n in zip(widths, x.shape, strict=True)))
-
-
-def _element_pad(index: Index, x: Reader, *, widths: Widths, value: bool | int | float) -> Expr:
-    subscripts: list[Expr] = []
-    inside: list[Expr] = []
-    for i, n, (before, after) in zip(index, x.type.shape, widths, strict=True):
-        place = i - as_index(before)
-        subscripts.append(place)
-        if before != 0:
-            inside.append(place >= 0)
-        if after != 0:
-            inside.append(place < as_index(n))
-    return guarded(inside, x(*subscripts), const(value, x.type.dtype))
-
-
-def _numpy_pad(x: Array, *, widths: Widths, value: bool | int | float, dims: Dims) -> Array:
-    pairs = [known_shape(pair, dims) for pair in widths]
-    out = np.full([a + n + b for n, (a, b) in zip(x.shape, pairs, strict=True)], value, x.dtype)
-    out[tuple(np.s_[a : a + n] for n, (a, _) in zip(x.shape, pairs, strict=True))] = x
-    return out
-
-
-def _samples_pad(rng: np.random.Generator) -> Iterator[Sample]:
-    for shape, widths, value in (
-        ((3,), ((1, 2),), 0.0),
-        ((3,), ((0, 2),), -0.0),
-        ((2, 3), ((1, 0), (0, 0)), 1.5),
-        ((0, 2), ((1, 1), (2, 0)), 2.0),
-        ((), (), 1.0),
-        ((3,), ((0, 0),), 1.0),
-        ((2,), ((1, 1),), float("nan")),
-    ):
-        yield Sample((draw(rng, float64, *shape),), {"widths": widths, "value": value})
-    yield Sample((np.array([True, False]),), {"widths": ((1, 0),), "value": True})
-    yield Sample((draw(rng, float64, 2, 2),), {"widths": ((1, 1),), "value": 0.0}, ShapeError, r"1 pairs .* \(2, 2\)")
-
-
-pad_op = define_op(
-    "pad",
-    infer=_infer_pad,
-    element=_element_pad,
-    numpy=_numpy_pad,
-    vjp=lambda ct, out, x, *, widths, value: (
-        slice_axes(ct, {k: (a, n, 1) for k, ((a, _), n) in enumerate(zip(widths, x.shape, strict=True))}),
-    ),
-    samples=_samples_pad,
-    exact=True,
-    movement=True,
-)
-
-
-def pad(x: Operand, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Node:
-    """Return `x` with elements added before and after each axis, as ``np.pad`` does.
-
-    Parameters
-    ----------
-    x
-        Any tensor.
-    pad_width
-        ``((before, after), ...)`` by axis; one pair for all axes; or one number for all sides. Dims may be symbolic.
-    mode
-        ``"constant"`` is the only one so far.
-    constant_values
-        The new elements: one Python scalar, converted to the dtype of `x`.
-
-    Raises
-    ------
-    ShapeError
-        If the widths do not fit the axes or one is negative.
-    GraphError
-        For another `mode`, or several constant values.
-
-    Examples
-    --------
-    >>> import jitflow as jf
-    >>> jf.interpret(jf.pad(jf.constant([1, 2]), (1, 2), constant_values=9), {})
-    array([9, 1, 2, 9, 9])
-    """
-    node = as_node(x)
-    if mode != "constant":
-        raise located(GraphError(f"pad: mode {mode!r} is not supported; 'constant' is"))
-    if np.ndim(constant_values) != 0:
-        raise located(GraphError(f"pad: constant_values must be one number, got {constant_values!r}"))
-    widths = _pad_widths(pad_width, node.shape)
-    if all(a == 0 and b == 0 for a, b in widths):
-        return node
-    value = np.asarray(constant_values).item()
-    if not isinstance(value, (bool, int, float)):
-        raise located(DTypeError(f"pad: constant_values must be a number, got {constant_values!r}"))
-    converted = value if not node.dtype.is_integer or isinstance(value, int) else int(value)
-    return pad_op(node, widths=widths, value=scalar_array(converted, node.dtype).item())
-
-
-def _pad_widths(pad_width: Any, shape: Shape) -> Widths:
-    """Return `pad_width` by axis, broadcast as numpy does."""
-    rows = pad_width if isinstance(pad_width, (tuple, list)) else ((pad_width, pad_width),)
-    if isinstance(pad_width, np.ndarray):
-        rows = pad_width.tolist() if pad_width.ndim else ((pad_width.item(),) * 2,)
-    if not any(isinstance(r, (tuple, list)) for r in rows):
-        rows = (tuple(rows) * 2 if len(rows) == 1 else tuple(rows),)
-    if len(rows) == 1:
-        rows = tuple(rows) * len(shape)
-    pairs = [tuple(r) if isinstance(r, (tuple, list)) else (r, r) for r in rows]
-    pairs = [p * 2 if len(p) == 1 else p for p in pairs]
-    if len(pairs) != len(shape) or any(len(p) != 2 for p in pairs):
-        raise located(ShapeError(f"pad: pad_width {pad_width!r} does not fit the axes of {shape_text(shape)}"))
-    try:
-        before, after = (as_shape([p[side] for p in pairs]) for side in (0, 1))
-    except ShapeError as error:
-        raise located(ShapeError(f"pad: pad_width {pad_width!r}: {error}")) from None
-    return tuple(zip(before, after, strict=True))
