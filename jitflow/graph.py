@@ -37,6 +37,8 @@ Operand: TypeAlias = Any
 
 #: Nodes in one graph; over it compilation is refused rather than left to run for hours.
 MAX_NODES = 2_000_000
+#: Arrays of more bytes are compared by their SHA-256.
+MAX_KEPT_BYTES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,7 +311,7 @@ class ArrayData:
         fixed.setflags(write=False)
         self.array = fixed
         raw = fixed.reshape(-1).view(np.uint8)
-        data = raw.tobytes() if raw.size <= 64 else hashlib.sha256(raw.data).digest()
+        data = raw.tobytes() if raw.size <= MAX_KEPT_BYTES else hashlib.sha256(raw.data).digest()
         self.key = (fixed.dtype.name, fixed.shape, data)
 
     def __eq__(self, other: object) -> bool:

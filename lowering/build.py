@@ -5,6 +5,8 @@
 ``reduce`` groups take one of two forms, chosen by the order of their Reduces, which they keep exactly:
 `lowering.build_lanes` where the innermost axis is folded, else `lowering.build_strips`.
 
+``kernel`` groups state their own loops: `lowering.build_kernel`.
+
 ``contract`` groups whose shapes do not suit `lowering.contract` take the form of strips: one chain of Fma per element.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jitflow.graph import Node
+from lowering.build_kernel import build_kernel
 from lowering.build_lanes import build_lanes
 from lowering.build_strips import build_strips
 from lowering.fuse import FusionGroup
@@ -28,6 +31,8 @@ def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
     signature = signature_of(group, names)
     if group.kind == "map":
         body = _build_map(group, signature)
+    elif group.kind == "kernel":
+        body, _ = build_kernel(group, signature)
     elif group.kind == "contract":
         body = build_strips(group, signature)
     else:

@@ -1,13 +1,14 @@
 """A graph of primitive operators into an ordered list of fusion groups; each becomes one kernel.
 
 A :class:`FusionGroup` is a set of nodes computed together over a common domain: `rows` (axes shared by everything in
-the group, spread over workers) and, for reductions, `inner` axes (folded). Three kinds:
+the group, spread over workers) and, for reductions, `inner` axes (folded). The kinds:
 
 - ``map``: every output has one element per point of `rows`.
 - ``reduce``: reductions over `inner`, computed in passes over it (a pass needs the results of the one before), with
   row-level and full-size maps before, between and after them: softmax, layer norm, sums with their prologue.
 - ``contract``: one matrix product whose operands may be computed while packing, and whose element is the start of a map
   over `rows`: the epilogue.
+- ``kernel``: one operator that states its own loops, between arrays in memory; `rows` are the axes of its result.
 
 Nodes are taken from the results to the inputs, so when a node's turn comes, all its readers have a home and have said
 at which subscripts they want it. Then it is computed inside its readers (recomputed, if cheap, in several), becomes one
@@ -38,7 +39,7 @@ from lowering.trace import (
     unflatten_index,
 )
 
-GroupKind: TypeAlias = Literal["map", "reduce", "contract"]
+GroupKind: TypeAlias = Literal["map", "reduce", "contract", "kernel"]
 
 #: Work per element: a node at most this heavy is recomputed rather than stored when several places want it.
 CHEAP = 4
@@ -171,7 +172,7 @@ class _Fuser:
         """Return for each node the work of one element if everything up to memory and reductions is recomputed."""
         weight: dict[Node, int] = {}
         for node in self.order:
-            if is_leaf(node, self.feeds) or _is_reduction(node):
+            if is_leaf(node, self.feeds) or _form(node) != "map":
                 weight[node] = 0
                 continue
             own = 0 if node.op.movement else COSTLY if node.op.costly else 1
@@ -229,12 +230,15 @@ class _Fuser:
     def _place(self, node: Node) -> None:
         if node not in self.fetched and not self.readers.get(node):
             return
-        if _is_contraction(node):
-            self._place_contraction(node)
-        elif _is_reduction(node):
-            self._place_reduction(node)
-        else:
-            self._place_map(node)
+        match _form(node):
+            case "contract":
+                self._place_contraction(node)
+            case "reduce":
+                self._place_reduction(node)
+            case "kernel":
+                self._place_kernel(node)
+            case _:
+                self._place_map(node)
 
     def _place_map(self, node: Node) -> None:
         demands = self._demands(node)
@@ -463,6 +467,15 @@ class _Fuser:
         home.want(traced.demands, {reduce.vars[0]: home.inner[0].var})  # type: ignore[dict-item]
         self._note_readers(home)
 
+    def _place_kernel(self, node: Node) -> None:
+        d = self._new("kernel", _axes(node))
+        d.members[node] = None
+        d.elements = MAX_ELEMENTS
+        for x in node.inputs:
+            d.wants[x] = [None]
+        self._note_readers(d)
+        self._write(node, tuple(a.var for a in d.rows), d, [r for r, _ in self._demands(node)])
+
     def _literal(self, node: Node) -> bool:
         return node not in self.feeds and literal_of(node) is not None
 
@@ -537,7 +550,9 @@ _FORMS: dict[tuple[str, DType], str] = {}
 
 
 def _form(node: Node) -> str:
-    """Return what the element rule of `node` is at its root: ``contract``, ``reduce`` or ``map``."""
+    """Return what the element rule of `node` is at its root (``contract``, ``reduce`` or ``map``), or ``kernel``."""
+    if node.op.kernel is not None:
+        return "kernel"
     # A rule may choose its root by dtype: a product of bools is no contraction.
     key = (node.op.name, node.dtype)
     form = _FORMS.get(key)
@@ -549,11 +564,3 @@ def _form(node: Node) -> str:
             form = "contract" if expr.contract else "reduce"
         _FORMS[key] = form
     return form
-
-
-def _is_contraction(node: Node) -> bool:
-    return _form(node) == "contract"
-
-
-def _is_reduction(node: Node) -> bool:
-    return _form(node) in ("reduce", "contract")

@@ -208,11 +208,7 @@ class Emitter:
 
     def let(self, name: str, value: Expr) -> Expr:
         """Bind `value` to a new variable and return that; literals and variables stay as they are."""
-        if isinstance(value, (Const, Var)):
-            return value
-        var = Var(name, value.type)
-        self.statements.append(Let(var, value))
-        return var
+        return bind(self.statements, name, value)
 
     def reduce(self, node: Node, index: Subscripts, vars: Sequence[Expr], cond: Expr | None = None) -> tuple[Any, Expr]:
         """Return the ``Reduce`` of `node` at `index` and its body's value, with its variables replaced by `vars`.
@@ -295,15 +291,36 @@ class Emitter:
 
     def _check_index(self, e: Call, node: Node, cond: Expr | None) -> Expr:
         given, extent, position = e.args
-        checks = self.values.checks
-        if checks is None:
+        if self.values.checks is None:
             raise CompilerBug(f"{node!r} is fallible, but its kernel has no status")
-        raw = self.let("raw", given)
-        zero = const_index(0)
-        wrapped = self.let("wrapped", select(compare("lt", raw, zero), raw + extent, raw))
-        ok = Binary("and", compare("ge", wrapped, zero), compare("lt", wrapped, extent))
-        self.statements.append(CheckIndex(checks.status, checks.slots[node], ok, position, cond))
-        return self.let("safe", maximum(minimum(wrapped, extent - 1), zero))
+        return check_index(self.statements, self.values.checks, node, given, extent, position, cond)
+
+
+def bind(statements: list[Stmt], name: str, value: Expr) -> Expr:
+    """Append a ``Let`` of `value` and return its variable; literals and variables stay as they are."""
+    if isinstance(value, (Const, Var)):
+        return value
+    var = Var(name, value.type)
+    statements.append(Let(var, value))
+    return var
+
+
+def check_index(
+    statements: list[Stmt],
+    checks: Checks,
+    node: Node,
+    given: Expr,
+    extent: Expr,
+    position: Expr,
+    cond: Expr | None,
+) -> Expr:
+    """Append the check of an index that is data (where `cond`), and return it wrapped around and clamped."""
+    raw = bind(statements, "raw", given)
+    zero = const_index(0)
+    wrapped = bind(statements, "wrapped", select(compare("lt", raw, zero), raw + extent, raw))
+    ok = Binary("and", compare("ge", wrapped, zero), compare("lt", wrapped, extent))
+    statements.append(CheckIndex(checks.status, checks.slots[node], ok, position, cond))
+    return bind(statements, "safe", maximum(minimum(wrapped, extent - 1), zero))
 
 
 def literal_of(node: Node) -> int | float | bool | None:

@@ -10,6 +10,7 @@ may differ from the CPU's, except in matrix products):
 - ``reduce`` over outer axes: `lowering.gpu.columns`, a column per thread or per few threads, folded in order.
 - ``contract``: `lowering.gpu.matmul`, tiles in shared memory, one chain of Fma over increasing k as on the CPU. Where
   one side is declared as a single row or column, tiles would be mostly empty: then it is folded like a row or a column.
+- ``kernel``: `lowering.build_kernel`, a row per thread.
 
 A kernel's grid is one axis of blocks: y and z end at 65535, and sizes are known at run time only.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 from jitflow.expr import Buffer
 from jitflow.graph import Node
+from lowering.build_kernel import build_kernel
 from lowering.fuse import FusionGroup
 from lowering.gpu.columns import build_columns
 from lowering.gpu.elementwise import build_map
@@ -30,7 +32,7 @@ from lowering.gpu.schedule import GpuSchedule
 from lowering.gpu.split import build_split, split_of
 from lowering.loop_ir import Kernel
 from lowering.reduction import reduce_of
-from lowering.signature import Signature, make_kernel, notes_of, signature_of
+from lowering.signature import Signature, make_kernel, notes_of, signature_of, unbound_dims
 from lowering.trace import Checks
 
 #: Device memory begins at multiples of this wherever it comes from: the widest access of one thread.
@@ -51,6 +53,11 @@ def build_gpu(group: FusionGroup, name: str, names: Mapping[Node, str], schedule
     """Return the kernels of `group`; buffers are called as `names` calls their nodes."""
     signature = gpu_signature(group, names)
     notes = notes_of(group, names)
+    if group.kind == "kernel":
+        body, temporaries = build_kernel(group, signature, for_gpu=True)
+        params = (*signature.params, *temporaries)
+        reads = frozenset(signature.leaves.values())
+        return GpuKernels((Kernel(name, params, unbound_dims(body, params), body, reads, notes),), temporaries)
     if group.kind == "map":
         signature, body = build_map(group, signature, schedule)
     elif group.kind == "contract":

@@ -20,12 +20,17 @@ from jitflow.tensor import as_tensor
 from jitflow.types import Dim, TensorType, named_dim
 from tests.support.bits import same_bits
 from tests.support.eval_element import evaluate_element
+from tests.support.run_kernel import run_kernel
 from tests.support.tolerance import deviations
 
 NAMES = sorted(name for name, op in OPS.items() if not op.source)
 WITH_ELEMENT = [n for n in NAMES if OPS[n].element is not None]
 WITH_EXPAND = [n for n in NAMES if OPS[n].expand is not None]
+WITH_KERNEL = [n for n in NAMES if OPS[n].kernel is not None]
 WITH_VJP = [n for n in NAMES if OPS[n].vjp is not None]
+
+#: Elements above which a sample is not given to the loop interpreter.
+SLOW = 400
 
 
 def samples_of(op: OpDef) -> list[Sample]:
@@ -92,6 +97,14 @@ def test_element_rule_is_the_numpy_rule(name: str) -> None:
         assert_within(node, sample, got, expected, label)
 
 
+@pytest.mark.parametrize("name", WITH_KERNEL)
+def test_kernel_rule_is_the_numpy_rule(name: str) -> None:
+    for label, sample, inputs, node, _ in valid_samples(OPS[name]):
+        expected = evaluate(node, sample.inputs, {})
+        if sum(x.size for x in sample.inputs) + expected.size <= SLOW and not any(x.dtype.is_half for x in inputs):
+            assert_within(node, sample, run_kernel(node, sample.inputs, {}), expected, label)
+
+
 @pytest.mark.parametrize("name", WITH_EXPAND)
 def test_expansion_is_the_numpy_rule(name: str) -> None:
     op = OPS[name]
@@ -124,6 +137,8 @@ def test_symbolic_shapes_give_the_same(name: str) -> None:
             types = [x.type for x in inputs]
             element = evaluate_element(op, types, sample.inputs, sample.attrs, symbolic.type, dims)
             assert_within(node, sample, element, expected, label)
+        if op.kernel is not None and expected.size <= SLOW and not any(x.dtype.is_half for x in inputs):
+            assert_within(node, sample, run_kernel(symbolic, sample.inputs, dims), expected, label)
 
 
 @pytest.mark.parametrize("name", NAMES)
