@@ -3,6 +3,9 @@
 Dtypes, symbolic dims, broadcasting, odd and empty extents, and values that hurt: NaN, infinities, signed zeros,
 subnormals, extreme integers. A step is stored as (name of the call, operands by number, arguments), so that the reducer
 can drop steps and rebuild the rest.
+
+Some calls are written here, since their arguments depend on the operands (`CALLS`). Every operator of the table enters
+by its samples as well: a step ``sample`` is one of them, some of its inputs replaced by tensors of the graph.
 """
 
 from __future__ import annotations
@@ -10,15 +13,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 import jitflow as jf
+from jitflow.dtypes import as_dtype
+from jitflow.graph import OPS, Sample, make_node
+from jitflow.tensor import as_tensor
 
-FLOATS = (jf.float32, jf.float64)
-INTEGERS = (jf.int32, jf.int64)
-DTYPES = (*FLOATS, *FLOATS, *INTEGERS, jf.bool_)
+SAMPLED = sorted(name for name, op in OPS.items() if not op.source)
+
+HALVES = (jf.float16, jf.bfloat16)
+INTEGERS = (jf.int8, jf.int16, jf.int32, jf.int64, jf.uint8, jf.uint16, jf.uint32, jf.uint64)
+DTYPES = (jf.bool_, *INTEGERS, *HALVES, jf.float32, jf.float64)
+#: Of the inputs: mostly what people compute with.
+INPUT_DTYPES = (*[jf.float32, jf.float64] * 4, *[jf.int32, jf.int64] * 2, *DTYPES)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, float("nan"), float("inf"), float("-inf"), 1e-45, 5e-324, 1e-40, 3.5, -2.5, 1e20]
 
 
@@ -81,9 +92,52 @@ class Case:
 
 def _make(step: Step, operands: Sequence[Any]) -> Any:
     try:
+        if step.call == "sample":
+            return _make_sample(operands, **step.arguments)
         return CALLS[step.call].make(*operands, **step.arguments)
     except (jf.ShapeError, jf.DTypeError):
         return None
+
+
+def _make_sample(operands: Sequence[Any], *, op: str, number: int, own: tuple[bool, ...]) -> Any:
+    """Return sample `number` of operator `op`, with the inputs that are not its `own` made of `operands`."""
+    sample = samples_of(op)[number]
+    rest = iter(operands)
+    inputs = [
+        jf.constant(x) if is_own else _fitted(next(rest), as_dtype(x.dtype), x.shape)
+        for x, is_own in zip(sample.inputs, own, strict=True)
+    ]
+    return as_tensor(make_node(OPS[op], [t.node for t in inputs], sample.attrs))
+
+
+def _fitted(x: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Return elements of `x`, again and again if there are too few, in another dtype and shape."""
+    size, wanted = int(np.prod(x.shape, dtype=np.int64)), int(np.prod(shape, dtype=np.int64))
+    if size == 0 < wanted:
+        raise jf.ShapeError("nothing to make it of")
+    if x.shape != shape:
+        flat = jf.reshape(x, (size,))
+        x = jf.concat([flat] * -(-wanted // size), axis=0)[:wanted] if size < wanted else flat[:wanted]
+        x = jf.reshape(x, shape)
+    return x if x.dtype == dtype else jf.astype(x, dtype)
+
+
+@cache
+def samples_of(op: str) -> list[Sample]:
+    """Return the samples of an operator that are valid calls."""
+    made = OPS[op].samples
+    return [] if made is None else [s for s in made(np.random.default_rng(0)) if s.raises is None]
+
+
+def _sample_step(rng: random.Random, tensors: Sequence[Any]) -> Step | None:
+    op = rng.choice(SAMPLED)
+    if not samples_of(op):
+        return None
+    number = rng.randrange(len(samples_of(op)))
+    fixed = [k for k, t in enumerate(tensors) if all(isinstance(d, int) for d in t.shape)]
+    own = tuple(not fixed or rng.random() < 0.3 for _ in samples_of(op)[number].inputs)
+    operands = tuple(rng.choice(fixed[-6:]) for is_own in own if not is_own)
+    return Step("sample", operands, {"op": op, "number": number, "own": own})
 
 
 @dataclass(frozen=True)
@@ -251,8 +305,8 @@ def random_values(rng: random.Random, dtype: Any, shape: tuple[int, ...], specia
             values = generator.normal(0.0, 2.0, size)
             values[pick] = generator.choice(SPECIAL, int(pick.sum()))
         else:
-            values = generator.integers(-9, 10, size)
-            extremes = np.array([0, 1, -1, dtype.min, dtype.max], np.int64)
+            values = generator.integers(-9 * dtype.is_signed, 10, size).astype(dtype.np)
+            extremes = np.array([0, 1, dtype.min, dtype.max - 1, dtype.max], dtype.np)
             values[pick] = generator.choice(extremes, int(pick.sum()))
         return np.asarray(values.astype(dtype.np).reshape(shape))
 
@@ -264,6 +318,7 @@ def random_case(seed: int, size: int | None = None) -> Case:
     extents = [0, 1, 2, 3, 5, 7] if not big else [1, 2, 15, 16, 17, 33, 64, 67, 130]
     dims = {"n": rng.choice(extents), "m": rng.choice(extents), "k": rng.choice(extents[1:])}
     literal = [rng.choice(extents[1:]) for _ in range(2)]
+    is_static = rng.random() < 0.5
     shapes: list[tuple[Any, ...]] = [
         (), (1,), ("n",), (literal[0],), (literal[1],), ("n", 1), ("n", "m"), ("m", "k"), ("n", literal[0]),
         (literal[0], "m"), ("k", literal[0]), (literal[0], literal[1]), (2, "n", literal[0]),
@@ -271,11 +326,11 @@ def random_case(seed: int, size: int | None = None) -> Case:
     special = rng.choice([0.0, 0.0, 0.05, 0.3])
     inputs = []
     for _ in range(rng.randint(1, 3)):
-        dtype, shape = rng.choice(DTYPES), rng.choice(shapes)
-        value = random_values(rng, dtype, tuple(dims.get(d, d) for d in shape), special)
-        inputs.append(Input("placeholder", shape, value))
+        dtype, shape = rng.choice(INPUT_DTYPES), rng.choice(shapes)
+        sizes = tuple(dims.get(d, d) for d in shape)
+        inputs.append(Input("placeholder", sizes if is_static else shape, random_values(rng, dtype, sizes, special)))
     for _ in range(rng.randint(0, 2)):
-        dtype, shape = rng.choice(DTYPES), rng.choice([(), (1,), (literal[0],), (literal[0], literal[1])])
+        dtype, shape = rng.choice(INPUT_DTYPES), rng.choice([(), (1,), (literal[0],), (literal[0], literal[1])])
         inputs.append(Input(rng.choice(["constant", "variable"]), shape, random_values(rng, dtype, shape, special)))
     case = Case(seed, tuple(inputs), (), ())
     tensors, _, _ = case.build()
@@ -284,16 +339,8 @@ def random_case(seed: int, size: int | None = None) -> Case:
     for _ in range(4 * wanted):
         if len(steps) >= wanted:
             break
-        name = rng.choices(_NAMES, _WEIGHTS)[0]
-        call = CALLS[name]
-        # Recent tensors more often, so that chains grow.
-        recent = range(max(0, len(tensors) - 4), len(tensors))
-        numbers = tuple(
-            rng.choice(recent) if rng.random() < 0.6 else rng.randrange(len(tensors)) for _ in range(call.arity)
-        )
-        operands = [tensors[k] for k in numbers]
-        step = Step(name, numbers, call.choose(rng, operands))
-        made = _make(step, operands)
+        step = _sample_step(rng, tensors) if rng.random() < 0.4 else _written_step(rng, tensors)
+        made = None if step is None else _make(step, [tensors[k] for k in step.operands])
         if made is None or _too_large(made, dims):
             continue
         steps.append(step)
@@ -301,6 +348,17 @@ def random_case(seed: int, size: int | None = None) -> Case:
     last = len(tensors) - 1
     fetches = [last, *(rng.randrange(len(tensors)) for _ in range(rng.randint(0, 2)))]
     return Case(seed, tuple(inputs), tuple(steps), tuple(dict.fromkeys(fetches)))
+
+
+def _written_step(rng: random.Random, tensors: Sequence[Any]) -> Step:
+    name = rng.choices(_NAMES, _WEIGHTS)[0]
+    call = CALLS[name]
+    # Recent tensors more often, so that chains grow.
+    recent = range(max(0, len(tensors) - 4), len(tensors))
+    numbers = tuple(
+        rng.choice(recent) if rng.random() < 0.6 else rng.randrange(len(tensors)) for _ in range(call.arity)
+    )
+    return Step(name, numbers, call.choose(rng, [tensors[k] for k in numbers]))
 
 
 def _too_large(tensor: Any, dims: dict[str, int]) -> bool:
