@@ -1,133 +1,404 @@
-"""matmul: the contraction of the last axis of one tensor with the last but one of another."""
+"""Linear algebra that needs no factorisation: products of vectors and matrices as `einsum` and `matmul`, and norms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from string import ascii_letters
+from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, bool_, float32, float64, int32
-from jitflow.errors import DTypeError, ShapeError
-from jitflow.expr import Expr, Reduce, Var, as_index, const_index
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, define_op, located
-from jitflow.ops.broadcast import unbroadcast
-from jitflow.ops.cast import promoted
-from jitflow.ops.movement import matrix_transpose, reshape_op
-from jitflow.ops.testdata import Array, draw, edges
-from jitflow.types import TensorType, broadcast_shapes, shape_text, unify
+from jitflow.dtypes import as_dtype, float32, float64, float_of
+from jitflow.errors import DTypeError, GraphError, ShapeError
+from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
+from jitflow.ops.axes import normalize_axes, normalize_axis
+from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
+from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.compare import equal_op, not_equal_op, where_op
+from jitflow.ops.diagonal import diagonal, trace
+from jitflow.ops.einsum import einsum, einsum_op
+from jitflow.ops.elementwise import abs_op, divide_op, multiply_op, subtract
+from jitflow.ops.exponential import pow_op, sqrt_op
+from jitflow.ops.matmul import matmul, matmul_op, product
+from jitflow.ops.movement import matrix_transpose, moveaxis, reshape_to, roll
+from jitflow.ops.reduce import max, min, sum
+from jitflow.ops.testdata import FLOATS, Array, draw
+from jitflow.types import TensorType, mul_dims, shape_text
 
-
-def _infer(a: TensorType, b: TensorType) -> TensorType:
-    what = f"matmul of {shape_text(a.shape)} and {shape_text(b.shape)}"
-    if a.rank < 2 or b.rank < 2:
-        raise ShapeError(f"{what}: both need two axes at least")
-    if a.dtype is not b.dtype:
-        raise DTypeError(f"{what}: dtypes {a.dtype} and {b.dtype} differ")
-    unify(a.shape[-1], b.shape[-2], f"{what}: axes -1 and -2")
-    batch = broadcast_shapes([a.shape[:-2], b.shape[:-2]], f"{what}: batch axes")
-    return TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1]))
-
-
-def _batch(index: tuple[Expr, ...], x: Reader) -> tuple[Expr, ...]:
-    """Return the subscripts of the batch axes of `x`, aligned from the last; size 1 is read at 0."""
-    dims = x.type.shape[:-2]
-    skip = len(index) - len(dims)
-    return tuple(const_index(0) if d == 1 else index[skip + k] for k, d in enumerate(dims))
-
-
-def _element(index: Index, a: Reader, b: Reader) -> Expr:
-    """One chain over increasing k: fused multiply-adds for numbers, "or" of "and" for bool."""
-    k = Var("k", floor=0)
-    *batch, i, j = index
-    left = a(*_batch(tuple(batch), a), i, k)
-    right = b(*_batch(tuple(batch), b), k, j)
-    extent = as_index(a.type.shape[-1])
-    if a.type.dtype is bool_:
-        return Reduce("or", (k,), (extent,), left & right)
-    return Reduce("add", (k,), (extent,), left * right, contract=True)
-
-
-def _numpy(a: Array, b: Array) -> Array:
-    """Return the product, of float32 by way of float64: each element is then the exact sum, rounded."""
-    with np.errstate(all="ignore"):
-        if a.dtype == np.float32:
-            return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32))
-        return np.asarray(np.matmul(a, b))
-
-
-def _vjp(ct: Node, out: Node, a: Node, b: Node) -> tuple[Node, Node]:
-    da = matmul_op(ct, matrix_transpose(b))
-    db = matmul_op(matrix_transpose(a), ct)
-    return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
-
-
-def _samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for dtype in SUPPORTED:
-        for a, b in (
-            ((2, 3), (3, 4)),
-            ((1, 1), (1, 1)),
-            ((3, 17), (17, 2)),
-            ((2, 0), (0, 3)),
-            ((0, 3), (3, 2)),
-            ((2, 3, 4), (4, 2)),
-            ((2, 2), (3, 2, 1)),
-            ((2, 1, 2, 3), (3, 3, 2)),
-        ):
-            yield Sample((draw(rng, dtype, *a), draw(rng, dtype, *b)))
-    for dtype in SUPPORTED:
-        e = edges(dtype)
-        yield Sample((e[:, None], e[None, :]), smooth=False)
-        yield Sample((e[None, :], draw(rng, dtype, len(e), 2)), smooth=False)
-    x = draw(rng, float32, 2, 3)
-    yield Sample((x, x), raises=ShapeError, match=r"matmul of \(2, 3\) and \(2, 3\): axes -1 and -2: 3 and 2 differ")
-    yield Sample((x[0], x.T), raises=ShapeError, match="both need two axes at least")
-    yield Sample((x, draw(rng, float64, 3, 2)), raises=DTypeError, match="float32 and float64 differ")
-    yield Sample((draw(rng, int32, 2, 2, 2), draw(rng, int32, 3, 2, 2)), raises=ShapeError, match="batch axes")
-
-
-matmul_op: OpDef = define_op(
+__all__ = [
+    "cross",
+    "diagonal",
+    "dot",
+    "einsum",
+    "inner",
+    "kron",
     "matmul",
-    infer=_infer,
-    element=_element,
-    numpy=_numpy,
-    vjp=_vjp,
-    samples=_samples,
-    ulp=2.0,
-    scale=lambda a, b: np.matmul(a, b) * (4 + a.shape[-1]),
-)
+    "matmul_op",
+    "matrix_norm",
+    "matrix_transpose",
+    "outer",
+    "tensordot",
+    "trace",
+    "vecdot",
+    "vector_norm",
+]
+
+# ---- products
 
 
-def matmul(x1: Operand, x2: Operand, /) -> Node:
-    """Return the matrix product of the last two axes; the axes before them broadcast.
-
-    Floats are added by one chain of fused multiply-adds over increasing k. Integers wrap around; of bool it is whether
-    any pair is true.
+def tensordot(x1: Operand, x2: Operand, /, *, axes: int | Sequence[Sequence[int]] = 2) -> Node:
+    """Return the sum of products over `axes`; the other axes of `x1`, then those of `x2`, are the result's.
 
     Parameters
     ----------
     x1, x2
-        Tensors of rank 1 or more, promoted to one dtype. A vector is a row on the left and a column on the right, and
-        its axis does not occur in the result.
+        Tensors, promoted to one dtype.
+    axes
+        How many of the last axes of `x1` to contract with as many of the first of `x2`; or two sequences of axes.
 
     Raises
     ------
     ShapeError
-        If the contracted axes differ, the others do not broadcast, or one is 0-d.
+        If axes to contract differ in size or number, are not there, or are named twice.
 
     Examples
     --------
     >>> import jitflow as jf
-    >>> jf.interpret(jf.matmul(jf.constant([[1.0, 2.0], [3.0, 4.0]]), jf.constant([1.0, 1.0])), {})
-    array([3., 7.])
+    >>> a = jf.zeros((2, 3, 4))
+    >>> jf.tensordot(a, a, axes=((0, 2), (0, 2))).shape
+    (3, 3)
+    """
+    a, b = promoted(x1, x2)
+    if isinstance(axes, (tuple, list)):
+        left, right = (tuple(x) if isinstance(x, (tuple, list)) else (x,) for x in axes)
+    elif isinstance(axes, int) and 0 <= axes <= a.type.rank and axes <= b.type.rank:
+        left, right = tuple(range(len(a.shape) - axes, len(a.shape))), tuple(range(axes))
+    else:
+        raise located(ShapeError(f"tensordot: axes {axes!r} of {shape_text(a.shape)} and {shape_text(b.shape)}"))
+    left = normalize_axes(left, len(a.shape), "tensordot")
+    right = normalize_axes(right, len(b.shape), "tensordot")
+    if len(left) != len(right):
+        raise located(ShapeError(f"tensordot: {len(left)} axes of x1 cannot be contracted with {len(right)} of x2"))
+    for j, k in zip(left, right, strict=True):
+        if isinstance(a.shape[j], int) and isinstance(b.shape[k], int) and a.shape[j] != b.shape[k]:
+            what = f"tensordot of {shape_text(a.shape)} and {shape_text(b.shape)}"
+            raise located(ShapeError(f"{what}: axes {j} and {k} differ: {a.shape[j]} and {b.shape[k]}"))
+    own = _letters(len(a.shape) + len(b.shape), "tensordot")
+    first, second = own[: len(a.shape)], list(own[len(a.shape) :])
+    for j, k in zip(left, right, strict=True):
+        second[k] = first[j]
+    result = [c for j, c in enumerate(first) if j not in left] + [c for k, c in enumerate(second) if k not in right]
+    return einsum_op(a, b, equation=f"{first},{''.join(second)}->{''.join(result)}")
+
+
+def _letters(count: int, what: str) -> str:
+    if count > len(ascii_letters):
+        raise located(ShapeError(f"{what}: more than {len(ascii_letters)} axes"))
+    return ascii_letters[:count]
+
+
+def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
+    """Return the sum of products along `axis`; the other axes broadcast.
+
+    Parameters
+    ----------
+    x1, x2
+        Tensors, promoted to one dtype.
+    axis
+        The axis, counted from the end (-1 is the last), as the other axes broadcast.
+
+    Raises
+    ------
+    ShapeError
+        If `axis` differs in size or is not there, or the others do not broadcast.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.vecdot(jf.constant([[1, 2], [3, 4]]), jf.constant([1, 1])), {})
+    array([3, 7])
+    """
+    a, b = promoted(x1, x2)
+    if axis >= 0 and a.type.rank != b.type.rank:
+        raise located(ShapeError(f"vecdot: axis {axis} is not counted from the end, and the ranks differ"))
+    a = moveaxis(a, normalize_axis(axis, a.type.rank, "vecdot"), -1)
+    b = moveaxis(b, normalize_axis(axis, b.type.rank, "vecdot"), -1)
+    if isinstance(a.shape[-1], int) and isinstance(b.shape[-1], int) and a.shape[-1] != b.shape[-1]:
+        what = f"vecdot of {shape_text(a.shape)} and {shape_text(b.shape)}"
+        raise located(ShapeError(f"{what}: axis {axis}: {a.shape[-1]} and {b.shape[-1]} differ"))
+    return einsum("...a,...a->...", a, b)
+
+
+def outer(x1: Operand, x2: Operand, /) -> Node:
+    """Return every product of an element of vector `x1` with one of vector `x2`, as a matrix.
+
+    Raises ShapeError unless both have one axis.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.linalg.outer(jf.constant([1, 2]), jf.constant([3, 4])), {})
+    array([[3, 4],
+           [6, 8]])
+    """
+    a, b = promoted(x1, x2)
+    if a.type.rank != 1 or b.type.rank != 1:
+        raise located(ShapeError(f"outer takes two vectors, got {shape_text(a.shape)} and {shape_text(b.shape)}"))
+    return einsum_op(a, b, equation="a,b->ab")
+
+
+def inner(x1: Operand, x2: Operand, /) -> Node:
+    """Return the sum of products over the last axes, for each of the other axes of `x1` with each of `x2`.
+
+    A 0-d tensor multiplies the other. Raises ShapeError if the last axes differ.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.inner(jf.constant([1, 2]), jf.constant([[3, 4], [5, 6]])), {})
+    array([11, 17])
     """
     a, b = promoted(x1, x2)
     if not a.shape or not b.shape:
-        what = f"matmul of {shape_text(a.shape)} and {shape_text(b.shape)}"
-        raise located(ShapeError(f"{what}: a 0-d tensor has no axis to contract; use multiply"))
-    left = reshape_op(a, shape=(1, *a.shape)) if len(a.shape) == 1 else a
-    right = reshape_op(b, shape=(*b.shape, 1)) if len(b.shape) == 1 else b
-    out = matmul_op(left, right)
-    shape = out.shape[:-2]
-    shape += () if len(a.shape) == 1 else (out.shape[-2],)
-    shape += () if len(b.shape) == 1 else (out.shape[-1],)
-    return out if shape == out.shape else reshape_op(out, shape=shape)
+        return product(a, b)
+    return tensordot(a, b, axes=((-1,), (-1,)))
+
+
+def dot(x1: Operand, x2: Operand, /) -> Node:
+    """Return ``np.dot``: the sum of products over the last axis of `x1` and the last but one of `x2` (or its only one).
+
+    Of matrices that is `matmul`; other axes do not broadcast but are paired each with each. A 0-d tensor multiplies.
+    Raises ShapeError if the contracted axes differ.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.dot(jf.constant([[1, 2], [3, 4]]), jf.constant([1, 1])), {})
+    array([3, 7])
+    """
+    a, b = promoted(x1, x2)
+    if not a.shape or not b.shape:
+        return product(a, b)
+    return tensordot(a, b, axes=((-1,), (-1 if b.type.rank == 1 else -2,)))
+
+
+def kron(x1: Operand, x2: Operand, /) -> Node:
+    """Return the Kronecker product: `x2` times each element of `x1`, laid out as `x1` is.
+
+    The tensor of lower rank gets axes of size 1 in front.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.kron(jf.constant([1, 10]), jf.constant([1, 2, 3])), {})
+    array([ 1,  2,  3, 10, 20, 30])
+    """
+    a, b = promoted(x1, x2)
+    rank = a.type.rank if a.type.rank > b.type.rank else b.type.rank
+    first, second = ((1,) * (rank - x.type.rank) + x.shape for x in (a, b))
+    left = reshape_to(a, tuple(d for n in first for d in (n, 1)))
+    right = reshape_to(b, tuple(d for n in second for d in (1, n)))
+    return reshape_to(product(left, right), tuple(mul_dims(n, m) for n, m in zip(first, second, strict=True)))
+
+
+def cross(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
+    """Return the cross product of vectors of three elements along `axis`; the other axes broadcast.
+
+    Parameters
+    ----------
+    x1, x2
+        Tensors of numbers, promoted to one dtype.
+    axis
+        The axis of size 3.
+
+    Raises
+    ------
+    ShapeError
+        If `axis` is not there or has another size, or the others do not broadcast.
+    DTypeError
+        For bool.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.linalg.cross(jf.constant([1, 0, 0]), jf.constant([0, 1, 0])), {})
+    array([0, 0, 1])
+    """
+    a, b = promoted(x1, x2)
+    what = f"cross of {shape_text(a.shape)} and {shape_text(b.shape)}"
+    if a.dtype.is_bool:
+        raise located(DTypeError("cross takes integers and floats, not bool; convert with astype"))
+    at = [normalize_axis(axis, x.type.rank, "cross") for x in (a, b)]
+    for x, k in zip((a, b), at, strict=True):
+        if x.shape[k] != 3:
+            raise located(ShapeError(f"{what}: axis {axis} must have size 3"))
+    if axis >= 0 and a.type.rank != b.type.rank:
+        raise located(ShapeError(f"{what}: axis {axis} is not counted from the end, and the ranks differ"))
+
+    def turned(x: Node, k: int, by: int) -> Node:
+        return roll(x, -by, axis=k)
+
+    forward = product(turned(a, at[0], 1), turned(b, at[1], 2))
+    return subtract(forward, product(turned(a, at[0], 2), turned(b, at[1], 1)))
+
+
+# ---- norms
+
+
+def _infer_norm(x: TensorType, *, axes: tuple[int, ...], order: float) -> TensorType:
+    check_axes("vector_norm", x, axes)
+    if not x.dtype.is_float:
+        raise DTypeError(f"vector_norm takes floats, not {x.dtype}; convert with astype")
+    return TensorType(x.dtype, reduced_shape(x.shape, axes))
+
+
+def _expand_norm(x: Node, *, axes: tuple[int, ...], order: float) -> Node:
+    """Squares are summed for order 2; for others, powers of magnitudes. Neither is guarded against overflow."""
+    if order == 2:
+        return sqrt_op(_sum(multiply_op(x, x), axes))
+    if order == 0:
+        return _sum(as_dtype_of(not_equal_op(x, make_constant(0, x.dtype)), x.dtype), axes)
+    magnitude = abs_op(x)
+    if order == 1:
+        return _sum(magnitude, axes)
+    power = _sum(pow_op(magnitude, make_constant(order, x.dtype)), axes)
+    return pow_op(power, make_constant(1 / order, x.dtype))
+
+
+def _sum(x: Node, axes: tuple[int, ...]) -> Node:
+    return reduce_over(reduce_sum_op, x, axes, False, "sum", dtype=x.dtype)
+
+
+def _numpy_norm(x: Array, *, axes: tuple[int, ...], order: float) -> Any:
+    dtype = as_dtype(x.dtype)
+    magnitude = np.abs(x.astype(np.float64))
+    with np.errstate(all="ignore"):
+        if order == 0:
+            out = np.sum(x != 0, axis=axes).astype(np.float64)
+        else:
+            out = np.sum(magnitude**order, axis=axes) ** (1 / order)
+    return cast_array(np.asarray(out), dtype)
+
+
+def _vjp_norm(ct: Node, out: Node, x: Node, *, axes: tuple[int, ...], order: float) -> tuple[Node | None]:
+    """The derivative by x is ``sign(x) * (|x| / norm)**(order - 1)``, and 0 where the norm is."""
+    if order == 0:
+        return (None,)
+    kept = kept_shape(x.shape, axes)
+    norm = broadcast_to(reshape_to(out, kept), x.shape)
+    zero, one = make_constant(0, x.dtype), make_constant(1, x.dtype)
+    ratio = divide_op(x, where_op(equal_op(norm, zero), one, norm))
+    if order != 2:
+        size = abs_op(ratio)
+        tame = where_op(equal_op(size, zero), one, size)
+        ratio = where_op(
+            equal_op(size, zero),
+            zero,
+            multiply_op(divide_op(ratio, tame), pow_op(tame, make_constant(order - 1, x.dtype))),
+        )
+    return (multiply_op(broadcast_to(reshape_to(ct, kept), x.shape), ratio),)
+
+
+def _samples_norm(rng: np.random.Generator) -> Iterator[Sample]:
+    for order in (2.0, 1.0, 0.0, 3.0, 0.5):
+        for shape, axes in (((5,), (0,)), ((3, 4), (1,)), ((3, 4), (0,)), ((2, 3, 4), (0, 2)), ((2, 0), (1,))):
+            yield Sample((draw(rng, float64, *shape),), {"axes": axes, "order": order}, smooth=order != 0)
+        for dtype in FLOATS:
+            yield Sample((draw(rng, dtype, 2, 67),), {"axes": (1,), "order": order}, smooth=False)
+    # Where squares do not fit a half, and where the norm is zero.
+    yield Sample((np.full((2, 40), 300, np.float16),), {"axes": (1,), "order": 2.0}, smooth=False)
+    yield Sample((np.zeros((2, 3)),), {"axes": (1,), "order": 2.0}, smooth=False)
+    yield Sample((np.array([np.nan, 1.0]),), {"axes": (0,), "order": 2.0}, smooth=False)
+    x = draw(rng, float32, 2, 3)
+    yield Sample((x,), {"axes": (2,), "order": 2.0}, ShapeError, r"vector_norm: axes \(2,\) are not")
+    yield Sample((x.astype(np.int32),), {"axes": (1,), "order": 2.0}, DTypeError, "takes floats, not int32")
+
+
+vector_norm_op: OpDef = define_op(
+    "vector_norm",
+    infer=_infer_norm,
+    expand=_expand_norm,
+    numpy=_numpy_norm,
+    vjp=_vjp_norm,
+    samples=_samples_norm,
+    costly=True,
+)
+
+
+def vector_norm(
+    x: Operand, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ord: int | float = 2
+) -> Node:
+    """Return the norm of `x` over `axis`, taken as one vector: ``sum(|x|**ord)**(1/ord)``.
+
+    Parameters
+    ----------
+    x
+        Any tensor; bool and integers are taken as float64. float16 and bfloat16 are computed in float32.
+    axis
+        An axis, several, or None for all.
+    keepdims
+        Whether the reduced axes stay, with size 1.
+    ord
+        A number; ``inf`` and ``-inf`` give the greatest and the least magnitude, 0 the number of elements that are not.
+
+    Raises
+    ------
+    ShapeError
+        For an axis that is not there or named twice, or an infinite `ord` of no elements.
+    GraphError
+        If `ord` is no number.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.linalg.vector_norm(jf.constant([3.0, 4.0])), {})
+    array(5.)
+    """
+    node = as_node(x)
+    node = as_dtype_of(node, float_of(node.dtype))
+    if isinstance(ord, bool) or not isinstance(ord, (int, float)) or math.isnan(ord):
+        raise located(GraphError(f"vector_norm: ord must be a number, got {ord!r}"))
+    if math.isinf(ord):
+        return (max if ord > 0 else min)(abs_op(node), axis=axis, keepdims=keepdims)
+    return reduce_over(vector_norm_op, node, axis, keepdims, "vector_norm", order=float(ord))
+
+
+def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float = "fro") -> Node:
+    """Return the norm of the matrices in the last two axes of `x`.
+
+    Parameters
+    ----------
+    x
+        A tensor of rank 2 or more; bool and integers are taken as float64.
+    keepdims
+        Whether the two axes stay, with size 1.
+    ord
+        ``"fro"``: the root of the sum of squares. 1, ``inf``: the greatest sum of magnitudes of a column, a row;
+        -1, ``-inf``: the least.
+
+    Raises
+    ------
+    ShapeError
+        Below rank 2.
+    GraphError
+        For another `ord`: 2, -2 and ``"nuc"`` need singular values.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.linalg.matrix_norm(jf.constant([[3.0, 0.0], [0.0, 4.0]])), {})
+    array(5.)
+    """
+    node = as_node(x)
+    node = as_dtype_of(node, float_of(node.dtype))
+    if node.type.rank < 2:
+        raise located(ShapeError(f"matrix_norm: at least two axes are needed, got {shape_text(node.shape)}"))
+    if ord == "fro":
+        return vector_norm(node, axis=(-2, -1), keepdims=keepdims)
+    if isinstance(ord, str) or (ord not in (1, -1) and not math.isinf(ord)):
+        raise located(GraphError(f"matrix_norm: ord {ord!r} is not supported; 'fro', 1, -1, inf and -inf are"))
+    along, across = (-2, -1) if ord in (1, -1) else (-1, -2)
+    sums = sum(abs_op(node), axis=along, keepdims=True)
+    best = (max if ord > 0 else min)(sums, axis=across, keepdims=True)
+    return best if keepdims else reshape_to(best, node.shape[:-2])
