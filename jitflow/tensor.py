@@ -21,7 +21,7 @@ from jitflow.dtypes import DType, as_dtype
 from jitflow.errors import DTypeError, JitflowError, ShapeError
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
-from jitflow.ops import cast, compare, elementwise, exponential, index, linalg, movement, naming, reduce
+from jitflow.ops import cast, compare, elementwise, exponential, index, indexing, linalg, movement, naming, reduce
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
 
 P = ParamSpec("P")
@@ -193,7 +193,7 @@ class Tensor:
         return as_tensor(compare.bitwise_invert(self.node))
 
     def __getitem__(self, key: Any) -> Tensor:
-        return as_tensor(index.getitem(self.node, key))
+        return as_tensor(indexing.getitem(self.node, key))
 
     # ---- methods that numpy users type without thinking
 

@@ -1,33 +1,69 @@
-"""Indexing: ``x[key]`` of integers, slices, ``...`` and newaxis into slices and reshapes; `take` by an index tensor.
+"""Elements looked up by index tensors: take, take_along_axis, and gather, which takes one tensor for each axis.
 
-Slices of a symbolic axis are clamped as Python clamps them, by minima and maxima of dims; an integer that may lie
-outside a symbolic axis becomes a guard, and one that must is an error at once.
+Negative indices count from the end. Every index is checked when the graph runs, also of elements that nobody reads.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, float32, float64, int64
+from jitflow.dtypes import SUPPORTED, float32, float64, int64, uint64
 from jitflow.dtypes import index as index_dtype
 from jitflow.errors import DTypeError, IndexRangeError, ShapeError, StaticIndexError
-from jitflow.expr import Expr, as_index, call, cast, const, maximum, minimum, select
+from jitflow.expr import Expr, as_index, call, cast, const, minimum, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.axes import normalize_axis, row_major
-from jitflow.ops.broadcast import reduce_sum_op
+from jitflow.ops.broadcast import aligned, broadcast_to, reduce_sum_op
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal_op, less_op, where_op
 from jitflow.ops.creation import arange_op, dim_size
-from jitflow.ops.elementwise import add_op
-from jitflow.ops.movement import permute_dims, reshape_op
-from jitflow.ops.slicing import slice_axes
-from jitflow.ops.testdata import Array, draw
-from jitflow.simplify import is_nonnegative, simplify_index
-from jitflow.types import Dim, Shape, SymDim, TensorType, as_dim, dim_text, element_count, fold_dim, shape_text
+from jitflow.ops.elementwise import add_op, multiply_op
+from jitflow.ops.movement import reshape_op
+from jitflow.ops.testdata import INTEGERS, Array, draw
+from jitflow.types import (
+    Dim,
+    TensorType,
+    broadcast_shapes,
+    element_count,
+    mul_dims,
+    shape_text,
+    unify,
+)
+
+_LARGEST = int64.max
+
+
+def _check_indices(what: str, indices: TensorType) -> None:
+    if not indices.dtype.is_integer:
+        raise DTypeError(f"{what}: indices must be integers, got {indices.dtype}")
+
+
+def _checked(raw: Expr, extent: Dim, position: Expr) -> Expr:
+    """Return index `raw`, number `position` of its tensor, as a subscript of an axis of size `extent`."""
+    if raw.type.dtype is uint64:
+        raw = minimum(raw, const(_LARGEST, raw.type))  # an index of 2**63 is none, and must not become negative
+    return call("check_index", cast(raw, index_dtype), as_index(extent), position)
+
+
+def _numpy_checked(what: str, axis: int, n: int, indices: Array) -> Array:
+    """Return `indices` counted from the front; IndexRangeError names the first that is outside an axis of size `n`."""
+    signed = np.minimum(indices, _LARGEST).astype(np.int64) if indices.dtype == np.uint64 else indices.astype(np.int64)
+    wrapped = np.where(signed < 0, signed + n, signed)
+    bad = (wrapped < 0) | (wrapped >= n)
+    if bad.any():
+        place = tuple(int(k) for k in np.unravel_index(int(np.argmax(bad)), bad.shape))
+        where = f" at {place[0] if len(place) == 1 else place}" if place else ""
+        raise IndexRangeError(f"{what}: index {indices[place]}{where} is out of range for axis {axis} of size {n}")
+    return wrapped
+
+
+def _from_front(indices: Node, n: Dim) -> Node:
+    """Return `indices` as int64, negative ones counted from the end of an axis of size `n`."""
+    given = as_dtype_of(indices, int64)
+    return where_op(less_op(given, make_constant(0, int64)), add_op(given, dim_size(n, int64)), given)
+
 
 # ---- take
 
@@ -35,8 +71,7 @@ from jitflow.types import Dim, Shape, SymDim, TensorType, as_dim, dim_text, elem
 def _infer_take(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
     if not 0 <= axis < x.rank:
         raise ShapeError(f"take: axis {axis} is out of range for {shape_text(x.shape)}")
-    if not indices.dtype.is_integer:
-        raise DTypeError(f"take: indices must be integers, got {indices.dtype}")
+    _check_indices("take", indices)
     if x.shape[axis] == 0 and 0 not in indices.shape:
         raise StaticIndexError(f"take: axis {axis} of {shape_text(x.shape)} has no elements to take")
     return TensorType(x.dtype, x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
@@ -46,47 +81,39 @@ def _element_take(index: Index, x: Reader, indices: Reader, *, axis: int) -> Exp
     """Read at the checked index; where the axis is empty there is nothing to read, and the check has failed."""
     rank = len(indices.type.shape)
     where = index[axis : axis + rank]
-    extent = as_index(x.type.shape[axis])
-    raw = cast(indices(*where), index_dtype)
-    safe = call("check_index", raw, extent, row_major(where, indices.type.shape))
+    extent = x.type.shape[axis]
+    safe = _checked(indices(*where), extent, row_major(where, indices.type.shape))
     value = x(*index[:axis], safe, *index[axis + rank :])
-    return select(extent > 0, value, const(0, value.type))
+    return select(as_index(extent) > 0, value, const(0, value.type))
 
 
 def _numpy_take(x: Array, indices: Array, *, axis: int) -> Array:
-    n = x.shape[axis]
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if 0 in shape:
         return np.zeros(shape, x.dtype)  # nothing is taken, so no index is looked at
-    wrapped = np.where(indices < 0, indices + np.int64(n), indices)
-    bad = (wrapped < 0) | (wrapped >= n)
-    if bad.any():
-        raise IndexRangeError(bad_index_text(axis, n, indices, int(np.argmax(bad))))
-    return np.asarray(np.take(x, wrapped, axis))
+    return np.asarray(np.take(x, _numpy_checked("take", axis, x.shape[axis], indices), axis))
 
 
-def bad_index_text(axis: int, size: int, indices: Array, position: int) -> str:
-    """Return the message about the index at row-major `position`, the first one outside `size`."""
-    place = tuple(int(k) for k in np.unravel_index(position, indices.shape))
-    where = f" at {place[0] if len(place) == 1 else place}" if place else ""
-    return f"take: index {indices[place]}{where} is out of range for axis {axis} of size {size}"
-
-
-def _vjp_take(ct: Node, out: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node, None]:
-    """Add up, for each position of the axis, the cotangents of the indices that name it.
+def _add_up(ct: Node, positions: Node, n: Dim, axis: int) -> Node:
+    """Return, for each position of an axis of size `n`, the sum of the elements of `ct` along `axis` that name it.
 
     A sum over a comparison of every position with every index: exact, in a fixed order, and no scatter is needed.
     """
-    n, count = x.shape[axis], element_count(indices.shape)
-    flat = reshape_op(as_dtype_of(indices, int64), shape=(count,))
-    wrapped = where_op(less_op(flat, make_constant(0, int64)), add_op(flat, dim_size(n, int64)), flat)
+    (count,) = positions.shape
     places = reshape_op(arange_op(start=0, step=1, size=n, dtype=int64), shape=(n, 1))
-    hits = equal_op(places, reshape_op(wrapped, shape=(1, count)))
-    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    hits = equal_op(places, reshape_op(positions, shape=(1, count)))
+    before, after = ct.shape[:axis], ct.shape[axis + 1 :]
     spread_ct = reshape_op(ct, shape=(*before, 1, count, *after))
     on_axes = reshape_op(hits, shape=(*(1 for _ in before), n, count, *(1 for _ in after)))
     chosen = where_op(on_axes, spread_ct, make_constant(0, ct.dtype))
-    return reduce_sum_op(chosen, axes=(axis + 1,), dtype=ct.dtype), None
+    return reduce_sum_op(chosen, axes=(axis + 1,), dtype=ct.dtype)
+
+
+def _vjp_take(ct: Node, out: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node, None]:
+    n, count = x.shape[axis], element_count(indices.shape)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    positions = _from_front(reshape_op(indices, shape=(count,)), n)
+    return _add_up(reshape_op(ct, shape=(*before, count, *after)), positions, n, axis), None
 
 
 def _samples_take(rng: np.random.Generator) -> Iterator[Sample]:
@@ -103,11 +130,15 @@ def _samples_take(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((draw(rng, float64, *shape), np.asarray(indices)), {"axis": axis})
     for dtype in SUPPORTED:
         yield Sample((draw(rng, dtype, 4), np.array([3, -4], np.int32)), {"axis": 0})
+    for dtype in INTEGERS:
+        yield Sample((draw(rng, float32, 4), np.array([3, 0, 2], dtype.np)), {"axis": 0})
     x = draw(rng, float32, 3, 4)
     i = np.array([1, 4, -5])
     yield Sample((x, i), {"axis": 1}, IndexRangeError, "index 4 at 1 is out of range for axis 1 of size 4")
     yield Sample((x, i[2]), {"axis": 1}, IndexRangeError, "index -5 is out of range for axis 1 of size 4")
     yield Sample((x, np.array([[0], [-4]])), {"axis": 0}, IndexRangeError, r"index -4 at \(1, 0\) is out of range")
+    huge = np.array([0, 2**64 - 1], np.uint64)
+    yield Sample((x, huge), {"axis": 0}, IndexRangeError, "index 18446744073709551615 at 1 is out of range")
     yield Sample((x, i * 1.0), {"axis": 0}, DTypeError, "take: indices must be integers, got float64")
     yield Sample((x, i), {"axis": 2}, ShapeError, r"take: axis 2 is out of range for \(3, 4\)")
     yield Sample((x[:0], i), {"axis": 0}, StaticIndexError, "no elements to take")
@@ -160,170 +191,209 @@ def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Node:
     return take_op(node, where, axis=0 if axis is None else normalize_axis(axis, rank, "take"))
 
 
-# ---- getitem
+# ---- take_along_axis
 
 
-def getitem(x: Operand, key: Any) -> Node:
-    """Return ``x[key]`` for integers, slices, ``...``, None (newaxis), and at most one array or tensor of integers.
+def _infer_along(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
+    if not 0 <= axis < x.rank:
+        raise ShapeError(f"take_along_axis: axis {axis} is out of range for {shape_text(x.shape)}")
+    _check_indices("take_along_axis", indices)
+    what = f"take_along_axis of {shape_text(x.shape)} at {shape_text(indices.shape)}"
+    if x.rank != indices.rank:
+        raise ShapeError(f"{what}: both must have the same rank")
+    if x.shape[axis] == 0 and 0 not in indices.shape:
+        raise StaticIndexError(f"{what}: axis {axis} has no elements to take")
+    pairs = enumerate(zip(x.shape, indices.shape, strict=True))
+    return TensorType(x.dtype, tuple(k if a == axis else unify(n, k, f"{what}: axis {a}") for a, (n, k) in pairs))
 
-    Basic indexing is numpy's. Slices of a symbolic axis are clamped when the graph runs.
+
+def _element_along(index: Index, x: Reader, indices: Reader, *, axis: int) -> Expr:
+    extent = x.type.shape[axis]
+    safe = _checked(indices(*index), extent, row_major(index, indices.type.shape))
+    value = x(*index[:axis], safe, *index[axis + 1 :])
+    return select(as_index(extent) > 0, value, const(0, value.type))
+
+
+def _numpy_along(x: Array, indices: Array, *, axis: int) -> Array:
+    if 0 in indices.shape:
+        return np.zeros(indices.shape, x.dtype)
+    checked = _numpy_checked("take_along_axis", axis, x.shape[axis], indices)
+    return np.take_along_axis(x, checked, axis)
+
+
+def _vjp_along(ct: Node, out: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node, None]:
+    """Add up along the axis alone: each row has indices of its own."""
+    n, shape = x.shape[axis], ct.shape
+    before, count, after = shape[:axis], shape[axis], shape[axis + 1 :]
+    ones = ((1,) * len(before), (1,) * len(after))
+    places = reshape_op(arange_op(start=0, step=1, size=n, dtype=int64), shape=(*ones[0], n, 1, *ones[1]))
+    hits = equal_op(places, reshape_op(_from_front(indices, n), shape=(*before, 1, count, *after)))
+    chosen = where_op(hits, reshape_op(ct, shape=(*before, 1, count, *after)), make_constant(0, ct.dtype))
+    return reduce_sum_op(chosen, axes=(axis + 1,), dtype=ct.dtype), None
+
+
+def _samples_along(rng: np.random.Generator) -> Iterator[Sample]:
+    for shape, axis, count in (((5,), 0, 7), ((3, 4), 1, 2), ((3, 4), 0, 5), ((2, 3, 4), 1, 3), ((0, 3), 1, 2)):
+        indices = rng.integers(-shape[axis], shape[axis], (*shape[:axis], count, *shape[axis + 1 :]))
+        yield Sample((draw(rng, float64, *shape), indices), {"axis": axis})
+    yield Sample((draw(rng, float64, 3, 0), np.zeros((3, 0), np.int64)), {"axis": 1})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 2, 3), np.array([[2, -3], [0, 0]], np.int8)), {"axis": 1})
+    x = draw(rng, float32, 2, 3)
+    i = np.array([[0, 1], [2, 3]])
+    outside = r"take_along_axis: index 3 at \(1, 1\) is out of range for axis 1 of size 3"
+    yield Sample((x, i), {"axis": 1}, IndexRangeError, outside)
+    yield Sample((x, i), {"axis": 0}, ShapeError, r"take_along_axis of \(2, 3\) at \(2, 2\): axis 1: 3 and 2 differ")
+    yield Sample((x, i[0]), {"axis": 0}, ShapeError, "same rank")
+    yield Sample((x, i > 0), {"axis": 1}, DTypeError, "indices must be integers, got bool")
+    yield Sample((x, i), {"axis": 2}, ShapeError, "axis 2 is out of range")
+    yield Sample((x[:, :0], i), {"axis": 1}, StaticIndexError, "axis 1 has no elements to take")
+
+
+take_along_axis_op: OpDef = define_op(
+    "take_along_axis",
+    infer=_infer_along,
+    element=_element_along,
+    numpy=_numpy_along,
+    vjp=_vjp_along,
+    samples=_samples_along,
+    exact=True,
+    storage=True,
+    fallible=True,
+)
+
+
+def take_along_axis(x: Operand, indices: Operand, /, *, axis: int = -1) -> Node:
+    """Return the elements of `x` that `indices` name along `axis`, each row by indices of its own.
+
+    Parameters
+    ----------
+    x
+        Any tensor.
+    indices
+        A tensor of integers with as many axes, such as `argsort` gives; the other axes broadcast. Negative ones count
+        from the end.
+    axis
+        The axis along which the indices count.
 
     Raises
     ------
-    StaticIndexError
-        For too many indices, or an integer outside its axis.
-    ShapeError
-        For a slice whose step is zero or not a literal.
     DTypeError
-        For a boolean mask, a float, or several arrays.
+        If `indices` are no integers.
+    ShapeError
+        If the two have not the same rank, or other axes do not broadcast.
+    StaticIndexError
+        For an axis that is not there.
+    IndexRangeError
+        While the graph runs, for an index outside the axis; it names the first.
 
     Examples
     --------
     >>> import jitflow as jf
-    >>> x = jf.placeholder("x", jf.float32, ("n", 4))
-    >>> x[1:, ::-2].shape
-    (max(0, n - 1), 2)
+    >>> x = jf.constant([[10, 20, 30], [40, 50, 60]])
+    >>> jf.interpret(jf.take_along_axis(x, jf.constant([[2, 0], [1, -1]])), {})
+    array([[30, 10],
+           [50, 60]])
     """
-    node = as_node(x)
-    items = _without_ellipsis(key if isinstance(key, tuple) else (key,), node.shape)
-    slices: dict[int, tuple[Dim, Dim, int]] = {}
-    #: Of each axis of the result: its size, or None for one whose single element an integer picked.
-    shape: list[Dim | None] = []
-    array: tuple[int, Node] | None = None
-    axis = 0
-    for item in items:
-        if item is None:
-            shape.append(1)
-            continue
-        n = node.shape[axis]
-        if isinstance(item, slice):
-            slices[axis] = _sliced(item, n, axis)
-            shape.append(slices[axis][1])
-        elif _is_integer(item):
-            slices[axis] = (_position(item, n, axis, node.shape), 1, 1)
-            shape.append(None)
-        else:
-            if array is not None:
-                raise located(DTypeError("indexing: at most one index array is supported; use take"))
-            array = len(shape), _index_array(item)
-            shape.append(n)
-        axis += 1
-    cut = slice_axes(node, slices)
-    kept = tuple(d for d in shape if d is not None)
-    out = cut if cut.shape == kept else reshape_op(cut, shape=kept)
-    return out if array is None else _gathered(out, shape, *array)
-
-
-def _gathered(x: Node, shape: list[Dim | None], place: int, indices: Node) -> Node:
-    """Take along the axis at `place` of `shape`; next to integers, numpy may put the new axes in front."""
-    picked = [k for k, d in enumerate(shape) if d is None]
-    axis = place - len([k for k in picked if k < place])
-    out = take_op(x, indices, axis=axis)
-    together = sorted([*picked, place])
-    rank = len(indices.shape)
-    if not picked or together[-1] - together[0] == len(together) - 1:
-        # All index arrays, integers among them, are neighbours: the result's axes stay there.
-        return out
-    moved = range(axis, axis + rank)
-    return permute_dims(out, (*moved, *(k for k in range(len(out.shape)) if k not in moved)))
-
-
-def _without_ellipsis(key: tuple[Any, ...], shape: Shape) -> list[Any]:
-    """Return `key` with ``...``, or its end, written out as full slices."""
-    items = list(key)
-    used = len([i for i in items if i is not None and i is not Ellipsis])
-    if used > len(shape):
-        what = f"indexing: {used} indices for {len(shape)} axes, shape {shape_text(shape)}"
-        raise located(StaticIndexError(what))
-    dots = [k for k, i in enumerate(items) if i is Ellipsis]
-    if len(dots) > 1:
-        raise located(StaticIndexError("indexing: '...' may occur once only"))
-    at = dots[0] if dots else len(items)
-    return [*items[:at], *[slice(None)] * (len(shape) - used), *items[at + 1 :]]
-
-
-def _is_integer(item: Any) -> bool:
-    """Tell whether `item` is one integer (an array of none or more axes is not, nor a bool)."""
-    if isinstance(item, (bool, np.bool_, np.ndarray)):
-        return False
-    return isinstance(item, SymDim) or hasattr(item, "__index__")
-
-
-def _index_array(item: Any) -> Node:
-    if isinstance(item, (bool, np.bool_, float)):
-        raise located(DTypeError(f"indexing: {item!r} is no index"))
-    node = as_node(np.asarray(item, dtype=np.int64) if isinstance(item, (list, tuple)) and not item else item)
-    if node.dtype.is_bool:
-        raise located(DTypeError("indexing: a boolean mask gives a shape that depends on data; use where"))
-    if not node.dtype.is_integer:
-        raise located(DTypeError(f"indexing: indices must be integers, got {node.dtype}"))
-    return node
-
-
-def _position(item: Any, n: Dim, axis: int, shape: Shape) -> Dim:
-    """Return the non-negative place that integer `item` names on an axis of size `n`."""
-    if isinstance(item, SymDim):
-        return fold_dim(simplify_index(item.expr))
-    k = operator.index(item)
-    if isinstance(n, int) and not -n <= k < n:
-        raise located(StaticIndexError(f"indexing: index {k} is out of range for axis {axis} of {shape_text(shape)}"))
-    if k >= 0:
-        return k
-    return n + k if isinstance(n, int) else simplify_index(n + k)
-
-
-def _sliced(item: slice, n: Dim, axis: int) -> tuple[Dim, Dim, int]:
-    """Return (start, size, step) of a slice of an axis of size `n`, clamped as Python clamps."""
-    step = 1 if item.step is None else _bound(item.step, axis)
-    if not isinstance(step, int) or step == 0:
-        raise located(ShapeError(f"indexing: the step of axis {axis} must be a literal other than 0, got {item.step}"))
-    first = None if item.start is None else _bound(item.start, axis)
-    last = None if item.stop is None else _bound(item.stop, axis)
-    if isinstance(n, int) and not isinstance(first, Expr) and not isinstance(last, Expr):
-        start, stop, _ = slice(first, last, step).indices(n)
-        return start, len(range(start, stop, step)), step
-    extent = as_index(n)
-    if step > 0:
-        start_at = _from_front(first, extent)
-        end = extent if last is None else minimum(extent, last) if _counts_up(last) else extent + last
-        distance = end - start_at
-        if last is None and isinstance(first, int) and first < 0:
-            # x[-3:] has min(3, n) elements; the general formula would hide that.
-            distance = minimum(extent, -first)
-    else:
-        start_at = extent - 1 if first is None else minimum(extent - 1, first) if _counts_up(first) else extent + first
-        end = as_index(-1) if last is None else as_index(last) if _counts_up(last) else maximum(extent + last, -1)
-        distance = start_at - end
-    size = maximum((distance + (abs(step) - 1)) // abs(step), 0)
-    return _literal(simplify_index(start_at)), fold_dim(simplify_index(size)), step
-
-
-def _from_front(first: int | Expr | None, extent: Expr) -> Expr:
-    """Return where a forward slice starts; beyond the end is as good as at the end, for nothing is read."""
-    if first is None:
-        return as_index(0)
-    return as_index(first) if _counts_up(first) else maximum(extent + first, 0)
-
-
-def _bound(bound: Any, axis: int) -> int | Expr:
-    """Return a bound of a slice as a Python int or an expression of dims."""
-    if isinstance(bound, (SymDim, Expr)):
-        return _literal(as_index(as_dim(bound)))
+    node, where = as_node(x), as_node(indices)
+    k = normalize_axis(axis, len(node.shape), "take_along_axis")
+    if len(node.shape) != len(where.shape):
+        return take_along_axis_op(node, where, axis=k)  # which says what is wrong
+    rest = [(*shape[:k], *shape[k + 1 :]) for shape in (node.shape, where.shape)]
     try:
-        return operator.index(bound)
-    except TypeError:
-        raise located(DTypeError(f"indexing: {bound!r} is no bound of a slice (axis {axis})")) from None
+        shape = broadcast_shapes(rest, "take_along_axis")
+    except ShapeError as error:
+        raise located(error) from None
+    full, wide = ((*shape[:k], d, *shape[k:]) for d in (node.shape[k], where.shape[k]))
+    return take_along_axis_op(broadcast_to(node, full), broadcast_to(where, wide), axis=k)
 
 
-def _literal(e: Expr) -> int | Expr:
-    d = simplify_index(e)
-    return int(d.value) if hasattr(d, "value") else d
+# ---- gather
 
 
-def _counts_up(bound: int | Expr) -> bool:
-    """Tell whether `bound` counts from the front; ShapeError if that depends on a run."""
-    if isinstance(bound, int):
-        return bound >= 0
-    if not is_nonnegative(bound):
-        raise located(ShapeError(f"indexing: bound {dim_text(bound)} may be negative; slices need its sign"))
-    return True
+def _infer_gather(x: TensorType, *indices: TensorType) -> TensorType:
+    if not 0 < len(indices) <= x.rank:
+        raise ShapeError(f"gather: {len(indices)} tensors of indices for {shape_text(x.shape)}")
+    for i in indices:
+        _check_indices("gather", i)
+    picked = broadcast_shapes([i.shape for i in indices], "gather: indices of")
+    if 0 in x.shape[: len(indices)] and 0 not in picked:
+        raise StaticIndexError(f"gather: {shape_text(x.shape)} has no elements to take")
+    return TensorType(x.dtype, picked + x.shape[len(indices) :])
+
+
+def _element_gather(index: Index, x: Reader, *indices: Reader) -> Expr:
+    """Read at the checked indices; where an axis is empty there is nothing to read, and a check has failed."""
+    if 0 in x.type.shape[: len(indices)]:
+        return const(0, x.type.dtype)  # of no element: there must be none to take
+    picked = broadcast_shapes([i.type.shape for i in indices], "gather")
+    where = Index(index[: len(picked)], index.type)
+    position = row_major(where, picked)
+    safe = [_checked(aligned(where, i), n, position) for i, n in zip(indices, x.type.shape, strict=False)]
+    value = x(*safe, *index[len(picked) :])
+    for n in x.type.shape[: len(indices)]:
+        value = select(as_index(n) > 0, value, const(0, value.type))
+    return value
+
+
+def _numpy_gather(x: Array, *indices: Array) -> Array:
+    shape = np.broadcast_shapes(*(i.shape for i in indices)) + x.shape[len(indices) :]
+    if 0 in shape:
+        return np.zeros(shape, x.dtype)
+    full = np.broadcast_arrays(*indices)
+    return np.asarray(x[tuple(_numpy_checked("gather", axis, x.shape[axis], i) for axis, i in enumerate(full))])
+
+
+def _vjp_gather(ct: Node, out: Node, x: Node, *indices: Node) -> tuple[Node | None, ...]:
+    """As that of `take`, with the axes that are indexed made one."""
+    rank = len(indices)
+    picked, rest = ct.shape[: len(ct.shape) - len(x.shape) + rank], x.shape[rank:]
+    positions: Node | None = None
+    for i, n in zip(indices, x.shape, strict=False):
+        own = _from_front(i, n)
+        positions = own if positions is None else add_op(multiply_op(positions, dim_size(n, int64)), own)
+    assert positions is not None
+    count = element_count(picked)
+    flat = reshape_op(broadcast_to(positions, picked), shape=(count,))
+    total = _add_up(reshape_op(ct, shape=(count, *rest)), flat, mul_dims(*x.shape[:rank]), 0)
+    return (reshape_op(total, shape=x.shape), *(None for _ in indices))
+
+
+def _samples_gather(rng: np.random.Generator) -> Iterator[Sample]:
+    def pick(n: int, *shape: int) -> Array:
+        return rng.integers(-n, n, shape)
+
+    for shape, indices in (
+        ((5,), (pick(5, 3),)),
+        ((3, 4), (pick(3, 6), pick(4, 6))),
+        ((3, 4, 2), (pick(3, 2, 1), pick(4, 3))),
+        ((3, 4, 5), (pick(3, 2), pick(4, 2), pick(5))),
+        ((3, 4), (pick(3), pick(4))),
+        ((3, 0), (np.zeros((0, 2), np.int64), np.zeros(2, np.int64))),
+        ((2, 3, 0), (pick(2, 2), pick(3, 2))),
+    ):
+        yield Sample((draw(rng, float64, *shape), *indices))
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 2, 3), np.array([1, 0, -1], np.int16), np.array(2, np.uint8)))
+    x = draw(rng, float32, 3, 4)
+    i = np.array([0, 3])
+    yield Sample((x, i, i), {}, IndexRangeError, "gather: index 3 at 1 is out of range for axis 0 of size 3")
+    yield Sample((x, i[:1], i + 1), {}, IndexRangeError, "gather: index 4 at 1 is out of range for axis 1 of size 4")
+    yield Sample((x, i, i * 1.0), {}, DTypeError, "gather: indices must be integers, got float64")
+    yield Sample((x, i, i, i), {}, ShapeError, r"gather: 3 tensors of indices for \(3, 4\)")
+    yield Sample((x, i, np.zeros(3, np.int64)), {}, ShapeError, r"shapes \(2,\) and \(3,\) do not broadcast")
+    yield Sample((x[:, :0], i, i), {}, StaticIndexError, r"gather: \(3, 0\) has no elements to take")
+
+
+#: ``gather(x, i, j)[k] == x[i[k], j[k]]``: the first axes of `x` by index tensors that broadcast, which come first.
+gather_op: OpDef = define_op(
+    "gather",
+    infer=_infer_gather,
+    element=_element_gather,
+    numpy=_numpy_gather,
+    vjp=_vjp_gather,
+    samples=_samples_gather,
+    exact=True,
+    storage=True,
+    fallible=True,
+)

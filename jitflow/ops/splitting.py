@@ -8,7 +8,7 @@ from typing import Any
 from jitflow.errors import ShapeError
 from jitflow.graph import Node, Operand, as_node, located
 from jitflow.ops.axes import as_int, normalize_axis
-from jitflow.ops.index import getitem
+from jitflow.ops.indexing import getitem
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.types import SymDim, dim_text, shape_text
