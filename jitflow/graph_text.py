@@ -13,7 +13,9 @@ A file (suffix ``.graph``) holds one graph, one node a line::
 
 Grammar. ``#`` starts a comment. ``[x]`` is an option, ``x,*`` a list::
 
-    graph  = "graph" "1" ":" {node} "return" ([label "="] label),*
+    graph  = "graph" "1" ":" {node} "return" (([label "="] label),* | outputs)
+    outputs = "[" output,* "]" | "(" output,* ")" | "{" ((STRING | INT) ":" output),* "}"     a list, tuple or dict
+    output = label | outputs                                                  in any order; a tuple of one has a comma
     node   = label [":" type] "=" op "(" (label | attr "=" value),* ")"       in any order of lines
     type   = dtype "[" value,* "]"
     value  = INT | FLOAT | STRING | "true" | "false" | "none" | "inf" | "nan" | dtype
@@ -23,11 +25,17 @@ Grammar. ``#`` starts a comment. ``[x]`` is an option, ``x,*`` a list::
            | type ("{" value,* "}" | "@" DIGEST)             an array: its elements in order, or where to find it
     label  = NAME | STRING
 
+An array of more than 16 elements is named by a digest: the first 32 hexadecimal digits of the SHA-256 of the text
+``DTYPE SHAPE`` (without the blank, as in ``float32(64, 10)``, ``int8(20,)``) followed by the 32 bytes of the SHA-256 of
+its elements in memory, row-major and little-endian. The attributes that an operator takes, and their kinds, are the
+keyword parameters of its `infer` (`jitflow.graph_attrs`).
+
 Two graphs are the same, and have the same text, if they differ only in the identity of their placeholders and
 variables, in source lines, and in the numbers of fresh dims: these are called ``_0``, ``_1``, ... in order of
 appearance. Parsing gives every source a fresh identity; all other nodes are interned as usual. A NaN counts as any
-other NaN in short arrays; arrays of more than 16 elements are named by a digest of their bits and are found in the
-table given to `parse_graph`. Parsing builds nodes by the operators' own inference and runs no other code.
+other NaN in short arrays; the arrays that are named by digest are found in the table given to `parse_graph`. Parsing
+builds nodes by the operators' own inference and runs no other code. It reads up to 64 parentheses
+within each other, 128 operators in one value, 200 terms in a dim, 4 MiB in a line, 2 million lines.
 """
 
 from __future__ import annotations

@@ -240,9 +240,17 @@ X = 'graph 1:\n  x: f32[n] = placeholder(name="x")\n'
             jf.FormatError,
             "line 3, column 22: an array has an element type and ",
         ),
-        (X + '  y = softmax(x, axis="a")\n return y', jf.FormatError, "line 3: softmax cannot have these attributes: "),
-        (X + "  y = placeholder(name=3)\n return y", jf.GraphError, "line 3: placeholder needs attribute "),
-        ("graph 1:\n y: f32[] = placeholder(name=3)\n return y", jf.FormatError, "line 2: the name of a node is a s"),
+        (
+            X + '  y = softmax(x, axis="a")\n return y',
+            jf.FormatError,
+            "line 3: attribute 'axis' of softmax must be an i",
+        ),
+        (X + '  y = placeholder(name="y")\n return y', jf.GraphError, "line 3: placeholder needs attribute "),
+        (
+            "graph 1:\n y: f32[] = placeholder(name=3)\n return y",
+            jf.FormatError,
+            "line 2: attribute 'name' of placeholder must be a string",
+        ),
         (X + "  y = softmx(x)", jf.GraphError, "line 3, column 7: unknown operator 'softmx'; did you mean 'softmax'?"),
         (
             X + "  y = softmax(x, axs=0)\n return y",
