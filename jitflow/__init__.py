@@ -138,6 +138,7 @@ from jitflow.functions import (
     zeros,
     zeros_like,
 )
+from jitflow.graph_file import load, save
 from jitflow.graph_text import Graph, graph_arrays, parse_graph, same_graph, show_graph
 from jitflow.interp import interpret
 from jitflow.nn import gelu, layer_norm, log_softmax, relu, sigmoid, silu, softmax
@@ -249,6 +250,7 @@ __all__ = [
     "less",
     "less_equal",
     "linalg",
+    "load",
     "log",
     "log_softmax",
     "logical_and",
@@ -286,6 +288,7 @@ __all__ = [
     "roll",
     "round",
     "same_graph",
+    "save",
     "show_graph",
     "sigmoid",
     "sign",
