@@ -24,7 +24,7 @@ from jitflow.ops.cast import promoted
 from jitflow.ops.compare import equal_op, greater_op, where_op
 from jitflow.ops.elementwise import define_elementwise, divide_op, multiply_op, subtract_op
 from jitflow.ops.maths import apply_to_floats, define_function, in_double, number, samples_between
-from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges
+from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges, is_thorough
 
 sqrt_op: OpDef = define_elementwise(
     "sqrt",
@@ -103,7 +103,7 @@ def _int_power(x: Array, y: Array) -> Array:
 
 
 def _numpy_pow(x: Array, y: Array) -> Any:
-    return _int_power(x, y) if x.dtype.kind == "i" else in_double(np.power)(x, y)
+    return _int_power(x, y) if x.dtype.kind in "iu" else in_double(np.power)(x, y)
 
 
 def _vjp_pow(ct: Node, out: Node, x: Node, y: Node) -> tuple[Node | None, ...]:
@@ -123,7 +123,7 @@ def _vjp_pow(ct: Node, out: Node, x: Node, y: Node) -> tuple[Node | None, ...]:
 def _samples_pow(rng: np.random.Generator) -> Iterator[Sample]:
     for dtype in FLOATS:
         assert dtype.np is not None
-        for a, b in BROADCASTS:
+        for a, b in BROADCASTS if is_thorough(dtype, FLOATS) else BROADCASTS[2:3]:
             yield Sample((rng.uniform(0.3, 3, a).astype(dtype.np), draw(rng, dtype, *b)))
         yield Sample((np.array([0.5, 2.0, 3.0], dtype.np), np.array([0.0, 0.0, 1.0], dtype.np)))
         yield Sample(edge_pairs(dtype), smooth=False)

@@ -14,7 +14,7 @@ import numpy as np
 from jitflow.dtypes import bool_, float_of, int32, int64
 from jitflow.expr import call
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, make_constant
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.elementwise import define_elementwise, unary_samples
 from jitflow.ops.testdata import FLOATS
 
@@ -33,9 +33,8 @@ def samples_between(low: float, high: float) -> Callable[[np.random.Generator], 
             # Central differences would leave the domain of log and sqrt near zero.
             yield Sample(sample.inputs, sample.attrs, sample.raises, sample.match, smooth=low < 0 and sample.smooth)
         for dtype in FLOATS:
-            assert dtype.np is not None
-            yield Sample((rng.uniform(max(low, 0.25), 3.0, 9).astype(dtype.np),))
-            yield Sample((rng.uniform(low, high, 67).astype(dtype.np),), smooth=False)
+            yield Sample((cast_array(rng.uniform(max(low, 0.25), 3.0, 9), dtype),))
+            yield Sample((cast_array(rng.uniform(low, high, 67), dtype),), smooth=False)
 
     return samples
 

@@ -26,8 +26,9 @@ from jitflow.ops.broadcast import (
     reduce_sum_op,
     reduced_shape,
     spread,
+    sum_dtype,
 )
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.compare import equal_op, maximum, where_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
@@ -43,9 +44,9 @@ Axes: TypeAlias = tuple[int, ...]
 
 
 def _result_dtype(x: Node, dtype: Any, what: str) -> DType:
-    """Return the dtype that a sum or product of `x` is accumulated in: int64 for bool and integers, unless given."""
+    """Return the dtype of a sum or product of `x`: `dtype`, or the usual one."""
     if dtype is None:
-        return x.dtype if x.dtype.is_float else int64
+        return sum_dtype(x.dtype)
     try:
         to = as_dtype(dtype)
     except DTypeError as error:
@@ -61,11 +62,11 @@ def sum(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool =
     Parameters
     ----------
     x
-        Any tensor. Bool and integers are summed as int64, which wraps around.
+        Any tensor. Bool and integers are summed as int64, unsigned ones as uint64; these wrap around.
     axis
         An axis, several, or None for all.
     dtype
-        The dtype to add in and of the result.
+        The dtype to add in and of the result. A float16 or bfloat16 result is added in float32 and rounded at the end.
     keepdims
         Whether the summed axes stay, with size 1.
 
@@ -116,9 +117,8 @@ def _vjp_prod(ct: Node, out: Node, x: Node, *, axes: Axes, dtype: DType) -> tupl
 
 
 def _samples_prod(rng: np.random.Generator) -> Iterator[Sample]:
-    for x, axes in reduce_samples(rng, (int32, int64, float32, float64)):
-        dtype = int64 if x.dtype.kind == "i" else (float32 if x.dtype.itemsize == 4 else float64)
-        yield Sample((x,), {"axes": axes, "dtype": dtype}, smooth=x.size < 20)
+    for x, axes in reduce_samples(rng, NUMBERS):
+        yield Sample((x,), {"axes": axes, "dtype": sum_dtype(as_dtype(x.dtype))}, smooth=x.size < 20)
     yield Sample((np.array([[True, False, True]]),), {"axes": (1,), "dtype": int64})
     yield Sample((np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 1.0]]),), {"axes": (1,), "dtype": float64})
     yield Sample((draw(rng, float32, 2),), {"axes": (1,), "dtype": float32}, ShapeError, "reduce_prod: axes")
@@ -128,14 +128,10 @@ reduce_prod_op: OpDef = define_op(
     "reduce_prod",
     infer=_infer_prod,
     element=lambda index, x, *, axes, dtype: reduce_element("mul", index, x, axes, dtype),
-    numpy=lambda x, *, axes, dtype: ordered_fold("mul", _cast(x, dtype), axes, dtype),
+    numpy=lambda x, *, axes, dtype: ordered_fold("mul", cast_array(x, dtype), axes, dtype),
     vjp=_vjp_prod,
     samples=_samples_prod,
 )
-
-
-def _cast(x: Array, dtype: DType) -> Array:
-    return np.asarray(x.astype(dtype.np))
 
 
 def prod(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Node:
@@ -181,13 +177,13 @@ def _extremum(name: str, op: str) -> OpDef:
 
     def samples(rng: np.random.Generator) -> Iterator[Sample]:
         for x, axes in reduce_samples(rng, NUMBERS, empty=False):
-            yield Sample((x,), {"axes": axes}, smooth=x.dtype.kind == "f" and not (x == 0).any())
+            yield Sample((x,), {"axes": axes}, smooth=not (x == 0).any())
         for dtype in FLOATS:
             x = draw(rng, dtype, 2, 100)
             x[0, 70], x[1, 0] = np.nan, -np.inf
             yield Sample((x,), {"axes": (1,)}, smooth=False)
             # Zeros of both signs: which one is found depends on the order of the fold.
-            zeros = np.where(draw(rng, bool_, 5, 150), 0.0, -0.0).astype(dtype.np)
+            zeros = cast_array(np.where(draw(rng, bool_, 5, 150), 0.0, -0.0), dtype)
             yield Sample((zeros,), {"axes": (1,)}, smooth=False)
             yield Sample((zeros,), {"axes": (0,)}, smooth=False)
         yield Sample((draw(rng, float32, 2, 0),), {"axes": (1,)}, ShapeError, f"{name} of no elements")

@@ -23,11 +23,13 @@ def power(of: Type) -> Function:
     zero, one = const(0, of), const(1, of)
     base = x
     out: Expr = one
-    # The sign bit is no part of an exponent >= 0.
-    for k in range(of.dtype.bits - 1):
+    # A sign bit is no part of an exponent >= 0.
+    for k in range(of.dtype.bits - of.dtype.is_signed):
         if k:
             base = let("base", base * base)
         out = let("out", select(ne(y & (1 << k), 0), out * base, out))
+    if not of.dtype.is_signed:
+        return Function("pow", (x, y), tuple(body), out)
     alternating = select(ne(y & 1, 0), x, one)
     fraction = select(eq(x, 1), one, select(eq(x, -1), alternating, zero))
     return Function("pow", (x, y), tuple(body), select(y < 0, fraction, out))

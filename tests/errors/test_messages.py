@@ -31,7 +31,9 @@ def z() -> Any:
     return jf.placeholder("z", jf.float32, (0, 3))
 
 
-SUPPORTED = "supported are bool, int32, int64, float32, float64"
+SUPPORTED = (
+    "supported are bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64"
+)
 
 Case = tuple[Callable[[], Any], type[Exception], type[Exception], str]
 

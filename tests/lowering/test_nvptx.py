@@ -435,13 +435,14 @@ ptxas info    : Used 8 registers, used 0 barriers
 
 
 def _sample_kernels(name: str) -> list[Kernel]:
-    """Return the kernels of one sample of operator `name` for every combination of dtypes and ranks."""
+    """Return the kernels of one sample of operator `name` for most combinations of dtypes and ranks."""
     op, seen, found = OPS[name], set(), []
     assert op.samples is not None
     for s in op.samples(np.random.default_rng(0)):
         arrays = [np.asarray(a) for a in s.inputs]
         key = tuple((a.dtype, a.ndim) for a in arrays)
-        if s.raises is not None or key in seen:
+        # Types that differ from others in width alone are left to the tests on CPUs.
+        if s.raises is not None or key in seen or any(a.dtype in ("int16", "uint16", "uint32") for a in arrays):
             continue
         seen.add(key)
         inputs = [make_placeholder(f"x{k}", as_dtype(a.dtype), a.shape) for k, a in enumerate(arrays)]

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from jitflow.dtypes import bfloat16, float16, float32
 from jitflow.errors import IndexRangeError
 from jitflow.expr import (
     INDEX,
@@ -49,6 +50,13 @@ class ArrayReader:
 def evaluate_element(op: OpDef, types, arrays, attrs, out: TensorType, dims=None) -> np.ndarray:
     """Return what the element rule of `op` gives at every index of its result."""
     dims = dims or {}
+    if not (op.movement or op.storage) and any(t.dtype.is_half for t in (*types, out)):
+        types = [TensorType(float32, t.shape) if t.dtype.is_half else t for t in types]
+        arrays = [a.astype(t.dtype.np) for a, t in zip(arrays, types, strict=True)]
+        attrs = {k: float32 if v in (float16, bfloat16) else v for k, v in attrs.items()}
+        wide = TensorType(float32, out.shape) if out.dtype.is_half else out
+        with np.errstate(all="ignore"):
+            return evaluate_element(op, types, arrays, attrs, wide, dims).astype(out.dtype.np)
     readers = [ArrayReader(t, a) for t, a in zip(types, arrays, strict=True)]
     subscripts = [Var(f"i{k}", floor=0) for k in range(out.rank)]
     rule = op.element(Index(subscripts, out), *readers, **attrs)
@@ -106,14 +114,30 @@ def convert(x, source, to):
     """Return the number `x` in dtype `to`, by the rules of ``Cast``."""
     if to.is_bool:
         return np.bool_(x != 0)
+    if to.is_half and np.isfinite(x):
+        return _nearest_half(Fraction(int(x) if source.is_integer or source.is_bool else float(x)), x, to)
     if to.is_float:
         # An integer is rounded once, not by way of float64.
         return to.np.type(x)
     if source.is_float:
-        if np.isnan(x):
-            return _scalar(0, to)
-        return _scalar(to.max if np.isposinf(x) else to.min if np.isneginf(x) else min(max(int(x), to.min), to.max), to)
+        number = 0.0 if np.isnan(x) else float(x)
+        whole = to.max if number == math.inf else to.min if number == -math.inf else int(number)
+        return _scalar(min(max(whole, to.min), to.max), to)
     return _wrap(int(x), to)
+
+
+def _nearest_half(exact: Fraction, x, to):
+    """Return which of the neighbours of a first guess is nearest to `exact`; of two the one with an even last bit."""
+    guess = int(to.np.type(np.float32(float(x))).view(np.uint16)) & 0x7FFF
+    infinite = 0x7C00 if to is float16 else 0x7F80
+
+    def distance(bits):
+        power = 2 ** (16 if to is float16 else 128)
+        size = power if bits == infinite else Fraction(float(np.uint16(bits).view(to.np)))
+        return abs(size - abs(exact)), bits & 1
+
+    best = min((b for b in (guess - 1, guess, guess + 1) if 0 <= b <= infinite), key=distance)
+    return np.uint16(best | (0x8000 if math.copysign(1.0, x) < 0 else 0)).view(to.np)
 
 
 def _wrap(x: int, dtype):

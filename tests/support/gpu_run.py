@@ -9,7 +9,7 @@ import numpy as np
 
 from jitflow.expr import Var
 from jitflow.graph import Node, as_node, toposort
-from jitflow.rewrite import expand
+from jitflow.rewrite import expand, widen
 from jitflow.simplify import evaluate_index
 from jitflow.types import Dim
 from lowering.fuse import FusionGroup, fuse
@@ -47,8 +47,10 @@ SM_90 = from_name("nvptx:sm_90")
 def gpu_groups(fetches: Sequence[Any], *, fused: bool = True) -> tuple[list[Node], list[FusionGroup]]:
     """Return the primitive nodes that `fetches` become, and the fusion groups that compute them."""
     nodes = [as_node(x) for x in fetches]
-    found = expand(nodes, frozenset())
-    primitive = [found[n] for n in nodes]
+    for run in (widen, expand):
+        found = run(nodes, frozenset())
+        nodes = [found[n] for n in nodes]
+    primitive = nodes
     return primitive, fuse(primitive, enabled=fused)
 
 
