@@ -467,15 +467,22 @@ def _merge_pairs(p: Poly) -> Poly:
                 continue
             factor = list(m)
             factor.remove(atom)
-            quotient = Binary("floordiv", atom.a, atom.b)
             # k * factor * (x % c) wants the partner k * factor * c * (x // c): one term for each term of c.
             scaled = _multiply({tuple(factor): k}, _poly(atom.b, _NO_EXTENTS))
-            partners = {_monomial(part, (quotient,)): scale for part, scale in scaled.items()}
+            partners = _multiply(scaled, _quotient(atom))
             if partners and all(p.get(key) == scale for key, scale in partners.items()):
                 out = {key: scale for key, scale in p.items() if key != m and key not in partners}
                 whole = _multiply({tuple(factor): k}, _poly(atom.a, _NO_EXTENTS))
                 return _merge_pairs(_add(out, whole))
     return p
+
+
+def _quotient(remainder: Binary) -> Poly:
+    """Return ``x // c`` for ``x % c``, in canonical form: of a quotient x it is that of the product of the divisors."""
+    x = remainder.a
+    if isinstance(x, Binary) and x.op == "floordiv":
+        return _divide("floordiv", _poly(x, _NO_EXTENTS), _poly(remainder.b, _NO_EXTENTS), _NO_EXTENTS)
+    return {(Binary("floordiv", x, remainder.b),): 1}
 
 
 def _merge_extrema(p: Poly, m: Monomial, k: int, least: Binary) -> Poly | None:

@@ -243,7 +243,7 @@ class _Fuser:
     def _place_map(self, node: Node) -> None:
         demands = self._demands(node)
         sites = sum(len(wanted) for _, wanted in demands)
-        cheap = self.weight[node] <= CHEAP
+        cheap = self._is_cheap(node)
         if (
             self.enabled
             and node not in self.fetched
@@ -270,12 +270,20 @@ class _Fuser:
             return
         self._start(node, demands)
 
+    def _is_cheap(self, node: Node) -> bool:
+        """Tell whether to compute `node` where it is read, rather than to store it.
+
+        A movement always is: what it moves is asked in its turn, so that a heavy value is stored in its own shape, not
+        in that of a view of it.
+        """
+        return node.op.movement or self.weight[node] <= CHEAP
+
     def _may_inline(self, d: _Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
         if None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
             return False
         if node.op.fallible and not all(self._visits_all(d, node, i) for i in wanted):
             return False  # every index is to be checked, also of elements that nobody reads
-        if self.weight[node] <= CHEAP:
+        if self._is_cheap(node):
             return True
         if d.contract is not None and any(_mentions(i, d.inner) for i in wanted):
             return False  # an operand is read once per panel: pay a function once, not per panel

@@ -168,3 +168,11 @@ def test_a_product_of_bools_and_one_of_floats_have_forms_of_their_own() -> None:
     for dtypes in ((jf.bool_, jf.float32), (jf.float64, jf.bool_)):
         kinds = {d: groups_of(square(d))[0].kind for d in dtypes}
         assert all(kind == ("reduce" if d is jf.bool_ else "contract") for d, kind in kinds.items())
+
+
+def test_a_heavy_value_is_stored_in_its_own_shape_not_in_that_of_a_view() -> None:
+    x = jf.placeholder("x", jf.float32, (6, 5, 8))
+    w = jf.placeholder("w", jf.float32, (40, 7))
+    assert outline(jf.reshape(jf.exp(x), (6, 40)) @ w) == ["map: exp*", "contract: reshape matmul*"]
+    # What is cheap is still computed where the product reads it.
+    assert outline(jf.reshape(x + 1.0, (6, 40)) @ w) == ["contract: add reshape matmul*"]
