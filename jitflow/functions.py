@@ -15,6 +15,7 @@ from jitflow.ops import (
     movement,
     padding,
     reduce,
+    scan,
     trigonometric,
 )
 from jitflow.tensor import lift
@@ -112,3 +113,10 @@ sum = lift(reduce.sum)
 tensordot = lift(linalg.tensordot)
 var = lift(reduce.var)
 vecdot = lift(linalg.vecdot)
+
+# scans, sorting, scattering
+cumulative_max = lift(scan.cumulative_max)
+cumulative_min = lift(scan.cumulative_min)
+cumulative_prod = lift(scan.cumulative_prod)
+cumulative_sum = lift(scan.cumulative_sum)
+logcumsumexp = lift(scan.logcumsumexp)

@@ -11,12 +11,20 @@ scans, scatters) says how it fills its output, as statements::
                 total.set(total.get() + x(i, k))
                 b.store(out, (i, k), total.get())
 
+Where the same is done at all positions of further axes, these are the *columns* of a row: vectors on a CPU, threads of
+their own on a GPU::
+
+        with b.rows(*before, columns=after) as i:
+            with b.loop("k", m) as k, b.columns() as j:
+                b.store(out, (*i, k, *j), ...)
+
 A rule calls the builder while it runs; nothing it builds is computed then. Such an operator is a group of its own: its
 inputs are read from memory, its output is written to memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -50,10 +58,19 @@ class KernelBuilder(Protocol):
     must have proven or clamped to be in range.
     """
 
-    def rows(self, *extents: Dim | Expr) -> AbstractContextManager[tuple[Expr, ...]]:
+    def rows(
+        self, *extents: Dim | Expr, columns: Sequence[Dim | Expr] = ()
+    ) -> AbstractContextManager[tuple[Expr, ...]]:
         """Loop over independent subscripts, one per extent. At most once, as the last statement of the kernel.
 
-        Only `let` may come before it. Working memory allocated inside belongs to one row.
+        Only `let` may come before it. Working memory allocated inside belongs to one row. `columns` are the extents of
+        `columns` below; a row that has some writes its output there only.
+        """
+
+    def columns(self) -> AbstractContextManager[tuple[Expr, ...]]:
+        """Loop over the columns of the row, which are independent too; any number of times, inside `rows`.
+
+        What may be inside of `independent` may be here. One that has no columns is entered once, with no subscripts.
         """
 
     def loop(self, name: str, extent: Dim | Expr) -> AbstractContextManager[Expr]:

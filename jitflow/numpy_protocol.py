@@ -23,6 +23,7 @@ from jitflow.ops import (
     movement,
     padding,
     reduce,
+    scan,
     trigonometric,
 )
 from jitflow.ops.broadcast import broadcast_to
@@ -83,6 +84,8 @@ UFUNCS: dict[str, Callable[..., Node]] = {
 def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
     """Return the node of ``ufunc(*inputs, **kwargs)``."""
     name = ufunc.__name__
+    if method == "accumulate" and name in ACCUMULATIONS:
+        return _accumulate(name, *inputs, **kwargs)
     if method != "__call__":
         raise TypeError(f"np.{name}.{method} does not take Tensors: use jitflow's reductions, such as jf.sum")
     function = UFUNCS.get(name)
@@ -95,6 +98,22 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: Map
             return astype(function(*inputs), value)
         raise TypeError(f"np.{name} with Tensors has no parameter {key!r}")
     return function(*inputs)
+
+
+#: Those whose `accumulate`, the running fold, has a counterpart.
+ACCUMULATIONS: dict[str, Callable[..., Node]] = {
+    "add": scan.cumulative_sum,
+    "multiply": scan.cumulative_prod,
+    "maximum": scan.cumulative_max,
+    "minimum": scan.cumulative_min,
+    "logaddexp": scan.logcumsumexp,
+}
+
+
+def _accumulate(name: str, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Node:
+    _no_out(f"{name}.accumulate", out)
+    x = as_node(array)
+    return ACCUMULATIONS[name](x if dtype is None else astype(x, dtype), axis=axis)
 
 
 def apply_function(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -195,6 +214,27 @@ def _take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: 
     return index.take(a, indices, axis=axis)
 
 
+def _running(name: str, function: Callable[..., Node]) -> Callable[..., Node]:
+    def running(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Node:
+        _no_out(name, out)
+        x = movement.reshape(a, (-1,)) if axis is None else a
+        return function(x, axis=axis, dtype=dtype)
+
+    running.__qualname__ = name
+    return running
+
+
+def _cumulative(name: str, function: Callable[..., Node]) -> Callable[..., Node]:
+    def cumulative(
+        x: Any, /, *, axis: int | None = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+    ) -> Node:
+        _no_out(name, out)
+        return function(x, axis=axis, dtype=dtype, include_initial=include_initial)
+
+    cumulative.__qualname__ = name
+    return cumulative
+
+
 def _round(a: Any, decimals: int = 0, out: Any = None) -> Node:
     _no_out("round", out)
     if decimals:
@@ -241,6 +281,10 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.all: _reduction("all", reduce.all),
     np.argmax: _reduction("argmax", reduce.argmax),
     np.argmin: _reduction("argmin", reduce.argmin),
+    np.cumsum: _running("cumsum", scan.cumulative_sum),
+    np.cumprod: _running("cumprod", scan.cumulative_prod),
+    np.cumulative_sum: _cumulative("cumulative_sum", scan.cumulative_sum),
+    np.cumulative_prod: _cumulative("cumulative_prod", scan.cumulative_prod),
     np.reshape: _reshape,
     np.ravel: _ravel,
     np.transpose: _transpose,

@@ -1,13 +1,13 @@
 """An operator that states its own loops (`jitflow.kernel`) into a kernel: the builder that its rule writes to.
 
-For a CPU, `rows` become a parallel loop and `independent` loops are vectorized; working memory is scratch. For a GPU,
-a row is a thread's (one thread's, if the rule has no rows), the loops inside are serial, and working memory is a global
-temporary with a part for each row.
+For a CPU, `rows` become a parallel loop, and `independent` loops and `columns` are vectorized; working memory is
+scratch. For a GPU, a column of a row is a thread's (all is one thread's, if the rule has no rows), the loops inside are
+serial, and working memory is a global temporary with a part for each thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jitflow.dtypes import DType
@@ -85,6 +85,9 @@ class _Builder:
         self._bodies: list[list[Stmt]] = [[]]
         self._row: Expr | None = None
         self._row_count: Expr = const_index(1)
+        #: Inside `rows`: the extents of its columns, and on a GPU the thread's own column.
+        self._columns: tuple[Dim | Expr, ...] | None = None
+        self._column: tuple[Expr, ...] = ()
         self._rows_done = False
 
     def append(self, s: Stmt) -> None:
@@ -107,19 +110,32 @@ class _Builder:
         self._bodies.pop()
 
     @contextmanager
-    def rows(self, *extents: Dim | Expr) -> Iterator[tuple[Expr, ...]]:
+    def rows(self, *extents: Dim | Expr, columns: Sequence[Dim | Expr] = ()) -> Iterator[tuple[Expr, ...]]:
         if len(self._bodies) != 1:
             raise CompilerBug(f"the kernel rule of {self.node.op.name!r} has rows inside of something else")
-        axes = _axes("i", extents)
+        self._columns = tuple(columns)
         if self.for_gpu:
-            with self._gpu_rows(axes) as subscripts:
-                yield subscripts
+            with self._gpu_rows(_axes("i", (*extents, *columns))) as subscripts:
+                self._column = subscripts[len(extents) :]
+                yield subscripts[: len(extents)]
         else:
+            axes = _axes("i", extents)
             with self._inside() as body:
                 yield tuple(map(position_on, axes))
             for s in nest(axes, tuple(body), first="parallel"):
                 self.append(s)
+        self._columns = None
         self._rows_done = True
+
+    @contextmanager
+    def columns(self) -> Iterator[tuple[Expr, ...]]:
+        if self._columns is None:
+            raise CompilerBug(f"the kernel rule of {self.node.op.name!r} has columns outside of rows")
+        if self.for_gpu:
+            yield self._column
+            return
+        with self.independent(*self._columns) as subscripts:
+            yield subscripts
 
     @contextmanager
     def _gpu_rows(self, axes: list[Axis]) -> Iterator[tuple[Expr, ...]]:
