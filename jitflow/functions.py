@@ -5,33 +5,51 @@ from __future__ import annotations
 from jitflow.ops import (
     broadcast,
     cast,
+    closeness,
     compare,
     creation,
+    data_dependent,
+    differences,
     elementwise,
     exponential,
+    grids,
     index,
     joining,
     linalg,
     movement,
+    nan_handling,
     padding,
+    rearranging,
     reduce,
     scan,
+    splitting,
     trigonometric,
 )
-from jitflow.tensor import lift
+from jitflow.tensor import lift, lift_many
 
 # creation
 arange = lift(creation.arange)
+broadcast_arrays = lift_many(grids.broadcast_arrays)
+diag = lift(grids.diag)
+empty = lift(creation.empty)
+empty_like = lift(creation.empty_like)
+eye = lift(grids.eye)
 full = lift(creation.full)
 full_like = lift(creation.full_like)
+linspace = lift(grids.linspace)
+meshgrid = lift_many(grids.meshgrid)
 ones = lift(creation.ones)
 ones_like = lift(creation.ones_like)
+tril = lift(grids.tril)
+triu = lift(grids.triu)
 zeros = lift(creation.zeros)
 zeros_like = lift(creation.zeros_like)
 
 # elementwise
 abs = lift(elementwise.abs)
 add = lift(elementwise.add)
+allclose = lift(closeness.allclose)
+array_equal = lift(closeness.array_equal)
 astype = lift(cast.astype)
 bitwise_and = lift(compare.bitwise_and)
 bitwise_invert = lift(compare.bitwise_invert)
@@ -42,17 +60,24 @@ bitwise_xor = lift(compare.bitwise_xor)
 ceil = lift(elementwise.ceil)
 clip = lift(compare.clip)
 cos = lift(trigonometric.cos)
+count_nonzero = lift(closeness.count_nonzero)
 divide = lift(elementwise.divide)
 equal = lift(compare.equal)
 erf = lift(trigonometric.erf)
 exp = lift(exponential.exp)
 floor = lift(elementwise.floor)
 floor_divide = lift(elementwise.floor_divide)
+fmax = lift(nan_handling.fmax)
+fmin = lift(nan_handling.fmin)
 greater = lift(compare.greater)
 greater_equal = lift(compare.greater_equal)
+isclose = lift(closeness.isclose)
 isfinite = lift(compare.isfinite)
+isin = lift(closeness.isin)
 isinf = lift(compare.isinf)
 isnan = lift(compare.isnan)
+isneginf = lift(nan_handling.isneginf)
+isposinf = lift(nan_handling.isposinf)
 less = lift(compare.less)
 less_equal = lift(compare.less_equal)
 log = lift(exponential.log)
@@ -63,6 +88,7 @@ logical_xor = lift(compare.logical_xor)
 maximum = lift(compare.maximum)
 minimum = lift(compare.minimum)
 multiply = lift(elementwise.multiply)
+nan_to_num = lift(nan_handling.nan_to_num)
 negative = lift(elementwise.negative)
 not_equal = lift(compare.not_equal)
 positive = lift(elementwise.positive)
@@ -79,19 +105,35 @@ trunc = lift(elementwise.trunc)
 where = lift(compare.where)
 
 # movement and indexing
+array_split = lift_many(splitting.array_split)
+atleast_1d = lift(rearranging.atleast_1d)
+atleast_2d = lift(rearranging.atleast_2d)
+atleast_3d = lift(rearranging.atleast_3d)
 broadcast_to = lift(broadcast.broadcast_to)
 concat = lift(joining.concat)
+diff = lift(differences.diff)
+dsplit = lift_many(splitting.dsplit)
 expand_dims = lift(movement.expand_dims)
 flip = lift(movement.flip)
+hsplit = lift_many(splitting.hsplit)
 matrix_transpose = lift(movement.matrix_transpose)
 moveaxis = lift(movement.moveaxis)
 pad = lift(padding.pad)
 permute_dims = lift(movement.permute_dims)
+ravel = lift(rearranging.ravel)
+repeat = lift(rearranging.repeat)
 reshape = lift(movement.reshape)
 roll = lift(movement.roll)
+rot90 = lift(rearranging.rot90)
+split = lift_many(splitting.split)
 squeeze = lift(movement.squeeze)
 stack = lift(joining.stack)
+swapaxes = lift(rearranging.swapaxes)
 take = lift(index.take)
+take_along_axis = lift(index.take_along_axis)
+tile = lift(rearranging.tile)
+unstack = lift_many(splitting.unstack)
+vsplit = lift_many(splitting.vsplit)
 
 # reductions and products
 all = lift(reduce.all)
@@ -120,3 +162,10 @@ cumulative_min = lift(scan.cumulative_min)
 cumulative_prod = lift(scan.cumulative_prod)
 cumulative_sum = lift(scan.cumulative_sum)
 logcumsumexp = lift(scan.logcumsumexp)
+# what cannot be, and says so
+argwhere = lift(data_dependent.argwhere)
+nonzero = lift(data_dependent.nonzero)
+unique_all = lift(data_dependent.unique_all)
+unique_counts = lift(data_dependent.unique_counts)
+unique_inverse = lift(data_dependent.unique_inverse)
+unique_values = lift(data_dependent.unique_values)

@@ -9,22 +9,40 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, ParamSpec, TypeAlias
+from types import ModuleType
+from typing import Any, NoReturn, ParamSpec, TypeAlias, overload
 
 import numpy as np
 
 from jitflow import numpy_protocol
 from jitflow.dtypes import DType, as_dtype
-from jitflow.errors import DTypeError, JitflowError, ShapeError
+from jitflow.errors import DeviceError, DTypeError, GraphError, JitflowError, ShapeError
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
-from jitflow.ops import cast, compare, elementwise, exponential, index, indexing, linalg, movement, naming, reduce
+from jitflow.ops import (
+    cast,
+    compare,
+    elementwise,
+    exponential,
+    index,
+    indexing,
+    linalg,
+    movement,
+    naming,
+    rearranging,
+    reduce,
+    scan,
+)
+from jitflow.ops.axes import DEVICE, check_device
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
 
 P = ParamSpec("P")
+#: Versions of the array API standard that `jitflow` answers to; each extends the one before.
+API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 _LOCK = threading.Lock()
 
@@ -59,11 +77,33 @@ def lift(function: Callable[P, Node]) -> Callable[P, Tensor]:
     def lifted(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         return as_tensor(function(*args, **kwargs))
 
+    _describe(lifted, function, "Tensor")
+    return lifted
+
+
+@overload
+def lift_many(function: Callable[P, list[Node]]) -> Callable[P, list[Tensor]]: ...
+@overload
+def lift_many(function: Callable[P, tuple[Node, ...]]) -> Callable[P, tuple[Tensor, ...]]: ...
+def lift_many(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Return an operator function that gives a list or tuple of Nodes as users call it; see `lift`."""
+
+    @functools.wraps(function)
+    def lifted(*args: P.args, **kwargs: P.kwargs) -> Any:
+        nodes = function(*args, **kwargs)
+        return type(nodes)(as_tensor(x) for x in nodes)
+
+    given = str(inspect.signature(function).return_annotation)
+    _describe(lifted, function, given.replace("Node", "Tensor"))
+    return lifted
+
+
+def _describe(lifted: Callable[..., Any], function: Callable[..., Any], result: str) -> None:
+    """Make `lifted` read as users are to see `function`."""
     lifted.__module__ = "jitflow"
     lifted.__doc__ = re.sub(r"^( *)Node$", r"\1Tensor", function.__doc__ or "", flags=re.MULTILINE)
-    signature = inspect.signature(function).replace(return_annotation="Tensor")
+    signature = inspect.signature(function).replace(return_annotation=result)
     lifted.__signature__ = signature  # type: ignore[attr-defined]
-    return lifted
 
 
 def _is_operand(x: object) -> bool:
@@ -137,6 +177,29 @@ class Tensor:
     def size(self) -> int | SymDim:
         """The number of elements."""
         return public_dim(element_count(self.node.shape))
+
+    @property
+    def device(self) -> str:
+        """Always "session": the session that runs a graph chooses the device."""
+        return DEVICE
+
+    def to_device(self, device: Any, /, *, stream: None = None) -> Tensor:
+        """Return it as it is; for code that is written for any array library.
+
+        Raises
+        ------
+        DeviceError
+            For another `device` than "session", or a `stream`.
+        """
+        check_device(device, "to_device")
+        if stream is not None:
+            raise located(DeviceError("to_device: a tensor that has not been computed is on no stream"))
+        return self
+
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
+        if api_version not in (None, *API_VERSIONS):
+            raise located(GraphError(f"there is no version {api_version!r} of the array API here: {API_VERSIONS}"))
+        return sys.modules["jitflow"]
 
     @property
     def name(self) -> str | None:
@@ -243,6 +306,16 @@ class Tensor:
         """Return the position of the first least element along `axis`; see `jitflow.argmin`."""
         return as_tensor(reduce.argmin(self.node, axis=axis, keepdims=keepdims))
 
+    def cumsum(self, axis: int | None = None, dtype: Any = None) -> Tensor:
+        """Return the running sums along `axis` (None: of all elements in row-major order); see `cumulative_sum`."""
+        x = movement.reshape(self.node, (-1,)) if axis is None else self.node
+        return as_tensor(scan.cumulative_sum(x, axis=axis, dtype=dtype))
+
+    def cumprod(self, axis: int | None = None, dtype: Any = None) -> Tensor:
+        """Return the running products along `axis` (None: of all elements); see `jitflow.cumulative_prod`."""
+        x = movement.reshape(self.node, (-1,)) if axis is None else self.node
+        return as_tensor(scan.cumulative_prod(x, axis=axis, dtype=dtype))
+
     def astype(self, dtype: Any, copy: bool = True) -> Tensor:
         """Return the elements converted to `dtype`; see `jitflow.astype`."""
         return as_tensor(cast.astype(self.node, dtype))
@@ -267,6 +340,18 @@ class Tensor:
         """Return the axes in another order, given as one tuple or as several numbers; reversed by default."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return as_tensor(movement.permute_dims(self.node, order or range(self.ndim)[::-1]))
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Return it with two axes exchanged; see `jitflow.swapaxes`."""
+        return as_tensor(rearranging.swapaxes(self.node, axis1, axis2))
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Return it with elements repeated along `axis`; see `jitflow.repeat`."""
+        return as_tensor(rearranging.repeat(self.node, repeats, axis=axis))
+
+    def round(self) -> Tensor:
+        """Return the elements rounded to whole numbers, halves to even; see `jitflow.round`."""
+        return as_tensor(elementwise.round(self.node))
 
     def flatten(self) -> Tensor:
         """Return the elements in row-major order as one axis."""
@@ -305,6 +390,12 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         self._no_value("making an array of a Tensor")
+
+    def __dlpack__(self, **_: Any) -> NoReturn:
+        self._no_value("exporting a Tensor by DLPack")
+
+    def __dlpack_device__(self) -> NoReturn:
+        self._no_value("exporting a Tensor by DLPack")
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
@@ -441,18 +532,82 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
         raise located(error) from None
 
 
-def asarray(x: Any, dtype: Any = None) -> Tensor:
-    """Return `x` as a Tensor: a Tensor is returned as it is (or converted to `dtype`), all else is a constant.
+def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
+    """Return `obj` as a Tensor: a Tensor is returned as it is (or converted to `dtype`), all else is a constant.
+
+    Parameters
+    ----------
+    obj : Tensor, array, number or nested list
+    dtype : dtype, optional
+        The dtype to convert to.
+    device : optional
+        Accepted for the standard's sake: None or "session", since the session that runs a graph chooses the device.
+    copy : bool, optional
+        Tensors are values, which nobody can change, so True changes nothing. Constants are copied: False is an error.
+
+    Raises
+    ------
+    GraphError
+        For a `copy` of False of anything but a Tensor.
+    DTypeError
+        If `obj` is no array of numbers, or jitflow has no such dtype.
+    DeviceError
+        For another `device`.
 
     Examples
     --------
     >>> import jitflow as jf
-    >>> jf.asarray([1, 2], jf.float32)
+    >>> jf.asarray([1, 2], dtype=jf.float32)
     Tensor(constant, float32, (2,))
     """
+    check_device(device, "asarray")
+    if isinstance(obj, Tensor):
+        return obj if dtype is None else as_tensor(cast.astype(obj.node, dtype))
+    if copy is False:
+        _refuse_to_share(obj, "asarray")
+    return constant(obj, dtype)
+
+
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """Return an array of another library, in memory that the CPU reaches, as a constant; a Tensor as it is.
+
+    Errors of the other library are passed on: AttributeError if it has no DLPack, BufferError for memory of a GPU.
+
+    Parameters
+    ----------
+    x : array
+        Copied: constants never change.
+    device : optional
+        None or "session", since the session that runs a graph chooses the device.
+    copy : bool, optional
+        False is an error.
+
+    Raises
+    ------
+    GraphError
+        For a `copy` of False of anything but a Tensor.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device`.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> import numpy as np
+    >>> jf.from_dlpack(np.arange(3))
+    Tensor(constant, int64, (3,))
+    """
+    check_device(device, "from_dlpack")
     if isinstance(x, Tensor):
-        return x if dtype is None else as_tensor(cast.astype(x.node, dtype))
-    return constant(x, dtype)
+        return x
+    if copy is False:
+        _refuse_to_share(x, "from_dlpack")
+    return constant(np.from_dlpack(x))
+
+
+def _refuse_to_share(x: Any, what: str) -> NoReturn:
+    raise located(GraphError(f"{what}: a constant is a copy of this {type(x).__name__}, so copy=False is impossible"))
 
 
 def _checked_name(name: Any) -> str:

@@ -1,4 +1,4 @@
-"""Tensors made from attributes alone: full, arange, and the size of a dim as a number. Shapes may be symbolic."""
+"""Tensors made from attributes alone: full and its kin, arange, and the size of a dim. Shapes may be symbolic."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32, int64
+from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32, int64, uint8
 from jitflow.errors import DTypeError, ShapeError
-from jitflow.expr import Expr, as_index, cast, const, maximum
+from jitflow.expr import Expr, as_index, cast, const, maximum, wrap
 from jitflow.graph import (
     ArrayData,
     Index,
@@ -25,7 +25,7 @@ from jitflow.graph import (
     make_constant,
     scalar_array,
 )
-from jitflow.ops.axes import Dims, checked_shape, known_shape
+from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
 from jitflow.ops.testdata import Array
@@ -45,7 +45,8 @@ from jitflow.types import (
 Number: TypeAlias = int | float
 
 
-def _checked_dtype(dtype: Any) -> DType:
+def checked_dtype(dtype: Any) -> DType:
+    """Return a dtype as users give it; errors carry their line."""
     try:
         return as_dtype(dtype)
     except DTypeError as error:
@@ -89,7 +90,7 @@ full_op: OpDef = define_op(
 )
 
 
-def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
+def full(shape: Any, fill_value: Operand, *, dtype: Any = None, device: Any = None) -> Node:
     """Return a tensor of `shape` whose elements are all `fill_value`.
 
     Parameters
@@ -100,6 +101,8 @@ def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
         A Python scalar, or a 0-d tensor.
     dtype
         The dtype; by default float64, int64 or bool, as the value is.
+    device
+        Accepted for the standard's sake: None or "session", since the session that runs a graph chooses the device.
 
     Raises
     ------
@@ -107,6 +110,10 @@ def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
         For a negative dim.
     OutOfBoundsError
         For an integer that `dtype` cannot hold.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device`.
 
     Examples
     --------
@@ -114,8 +121,9 @@ def full(shape: Any, fill_value: Operand, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.full((2,), 7), {})
     array([7, 7])
     """
+    check_device(device, "full")
     wanted = checked_shape(shape)
-    to = None if dtype is None else _checked_dtype(dtype)
+    to = None if dtype is None else checked_dtype(dtype)
     if not is_weak(fill_value):
         node = as_node(fill_value)
         return broadcast_to(node if to is None else astype(node, to), wanted)
@@ -129,8 +137,17 @@ def as_python_array(value: bool | int | float) -> Array:
     return scalar_array(value, dtype)
 
 
-def zeros(shape: Any, *, dtype: Any = None) -> Node:
+def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros of `shape` and `dtype` (float64 by default).
+
+    Raises
+    ------
+    ShapeError
+        For a negative dim.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
 
     Examples
     --------
@@ -138,11 +155,20 @@ def zeros(shape: Any, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.zeros((2,)), {})
     array([0., 0.])
     """
-    return full(shape, 0, dtype=float64 if dtype is None else dtype)
+    return full(shape, 0, dtype=float64 if dtype is None else dtype, device=device)
 
 
-def ones(shape: Any, *, dtype: Any = None) -> Node:
+def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     """Return ones of `shape` and `dtype` (float64 by default).
+
+    Raises
+    ------
+    ShapeError
+        For a negative dim.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
 
     Examples
     --------
@@ -150,11 +176,41 @@ def ones(shape: Any, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.ones((2,), dtype=jf.int32), {})
     array([1, 1], dtype=int32)
     """
-    return full(shape, 1, dtype=float64 if dtype is None else dtype)
+    return full(shape, 1, dtype=float64 if dtype is None else dtype, device=device)
 
 
-def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None) -> Node:
+def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
+    """Return zeros of `shape` and `dtype` (float64 by default): a graph has no values that nobody has set.
+
+    Raises
+    ------
+    ShapeError
+        For a negative dim.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.empty((2, 3), dtype=jf.int8)
+    Tensor(full, int8, (2, 3))
+    """
+    return zeros(shape, dtype=dtype, device=device)
+
+
+def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None, device: Any = None) -> Node:
     """Return a tensor like `x` in shape and dtype (unless `dtype` is given) whose elements are all `fill_value`.
+
+    Raises
+    ------
+    OutOfBoundsError
+        For an integer that the dtype cannot hold.
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
 
     Examples
     --------
@@ -163,11 +219,18 @@ def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None) -> Node:
     array([7, 7])
     """
     node = as_node(x)
-    return full(node.shape, fill_value, dtype=node.dtype if dtype is None else dtype)
+    return full(node.shape, fill_value, dtype=node.dtype if dtype is None else dtype, device=device)
 
 
-def zeros_like(x: Operand, /, *, dtype: Any = None) -> Node:
+def zeros_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros like `x` in shape and dtype (unless `dtype` is given).
+
+    Raises
+    ------
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
 
     Examples
     --------
@@ -175,11 +238,18 @@ def zeros_like(x: Operand, /, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.zeros_like(jf.constant([1, 2])), {})
     array([0, 0])
     """
-    return full_like(x, 0, dtype=dtype)
+    return full_like(x, 0, dtype=dtype, device=device)
 
 
-def ones_like(x: Operand, /, *, dtype: Any = None) -> Node:
+def ones_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     """Return ones like `x` in shape and dtype (unless `dtype` is given).
+
+    Raises
+    ------
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
 
     Examples
     --------
@@ -187,7 +257,26 @@ def ones_like(x: Operand, /, *, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.ones_like(jf.constant([1.5, 2.5])), {})
     array([1., 1.])
     """
-    return full_like(x, 1, dtype=dtype)
+    return full_like(x, 1, dtype=dtype, device=device)
+
+
+def empty_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
+    """Return zeros like `x` in shape and dtype (unless `dtype` is given): no value is left unset in a graph.
+
+    Raises
+    ------
+    DTypeError
+        If jitflow has no such dtype.
+    DeviceError
+        For another `device` than None and "session".
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.empty_like(jf.constant([1.5, 2.5])), {})
+    array([0., 0.])
+    """
+    return zeros_like(x, dtype=dtype, device=device)
 
 
 # ---- arange
@@ -206,7 +295,9 @@ def _element_arange(index: Index, *, start: Number, step: Number, size: Dim, dty
 def _numpy_arange(*, start: Number, step: Number, size: Dim, dtype: DType, dims: Dims) -> Array:
     assert dtype.np is not None
     n = size if isinstance(size, int) else evaluate_index(size, dims)
-    first, by = scalar_array(start, dtype), scalar_array(step, dtype)
+    # A step down is a large one up, for integers without a sign.
+    down = wrap(int(step), dtype) if dtype.is_integer else step
+    first, by = scalar_array(start, dtype), scalar_array(down, dtype)
     with np.errstate(all="ignore"):
         return np.asarray(first + np.arange(n, dtype=np.int64).astype(dtype.np) * by)
 
@@ -218,6 +309,7 @@ def _samples_arange(rng: np.random.Generator) -> Iterator[Sample]:
         (0, 1, 0, int64),
         (7, 0, 3, int64),
         (-5, 2**40, 3, int64),
+        (250, -50, 6, uint8),
         (0.0, 0.1, 11, float64),
         (0.0, 0.1, 11, float32),
         (1.5, -0.25, 7, float32),
@@ -237,7 +329,13 @@ arange_op: OpDef = define_op(
 
 
 def arange(
-    start: Number | SymDim, /, stop: Number | SymDim | None = None, step: Number = 1, *, dtype: Any = None
+    start: Number | SymDim,
+    /,
+    stop: Number | SymDim | None = None,
+    step: Number = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
 ) -> Node:
     """Return ``start, start + step, ...`` up to but without `stop`, as a vector.
 
@@ -251,11 +349,19 @@ def arange(
         The distance of neighbours, not 0. Element i is ``start + i*step``, each operation rounded to `dtype`.
     dtype
         By default int64, or float64 if any argument is a float.
+    device
+        Accepted for the standard's sake: None or "session", since the session that runs a graph chooses the device.
 
     Raises
     ------
     ShapeError
         If `step` is 0, or an argument is not finite, or is a dim where a number is needed.
+    OutOfBoundsError
+        For elements that `dtype` cannot hold.
+    DTypeError
+        For dtype bool, or one that jitflow has not.
+    DeviceError
+        For another `device`.
 
     Examples
     --------
@@ -265,6 +371,7 @@ def arange(
     >>> jf.arange(jf.placeholder("x", jf.float32, ("n",)).shape[0]).shape
     (n,)
     """
+    check_device(device, "arange")
     if stop is None:
         start, stop = 0, start
     if not isinstance(step, (int, float)) or step == 0 or not math.isfinite(step):
@@ -274,12 +381,16 @@ def arange(
     if not (math.isfinite(start) and math.isfinite(stop)):
         raise located(ShapeError(f"arange: start and stop must be finite, got {start} and {stop}"))
     is_whole = all(isinstance(v, int) for v in (start, stop, step))
-    to = _checked_dtype(dtype) if dtype is not None else int64 if is_whole else float64
+    to = checked_dtype(dtype) if dtype is not None else int64 if is_whole else float64
     if to.is_bool:
         raise located(DTypeError("arange makes integers or floats, not bool"))
-    size = -((start - stop) // step) if is_whole else math.ceil((stop - start) / step)
-    scalar_array(start, to), scalar_array(start + step, to)
-    return arange_op(start=_in(to, start), step=_in(to, step), size=max(int(size), 0), dtype=to)
+    size = max(int(-((start - stop) // step) if is_whole else math.ceil((stop - start) / step)), 0)
+    first = _in(to, start)
+    # As in numpy, the first two elements say what the step is in integers.
+    by = _in(to, step) if to.is_float else _in(to, start + step) - first
+    for k in {0, size - 1} if size else ():
+        scalar_array(first + k * by, to)
+    return arange_op(start=first, step=by, size=size, dtype=to)
 
 
 def _in(dtype: DType, value: Number) -> Number:
@@ -299,7 +410,7 @@ def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
         (end - start + (step - 1)) // step if step > 0 else (as_index(start) - end - step - 1) // -step
     )
     size = fold_dim(simplify_index(maximum(length, 0)))
-    to = _checked_dtype(dtype) if dtype is not None else int64
+    to = checked_dtype(dtype) if dtype is not None else int64
     return arange_op(start=_in(to, start), step=_in(to, step), size=size, dtype=to)
 
 

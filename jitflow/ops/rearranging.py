@@ -45,10 +45,9 @@ def tile(x: Operand, repetitions: int | Sequence[int], /) -> Node:
     """
     node = as_node(x)
     given = repetitions if isinstance(repetitions, (tuple, list)) else (repetitions,)
-    copies = [_count(r, "tile") for r in given]
-    rank = max(len(node.shape), len(copies))
+    rank = max(len(node.shape), len(given))
     shape = (1,) * (rank - len(node.shape)) + node.shape
-    copies = [1] * (rank - len(copies)) + copies
+    copies = [1 if r is None else _count(r, "tile") for r in (*[None] * (rank - len(given)), *given)]
     # Every axis that is copied gets one before it, along which the copies lie.
     apart: list[Dim] = []
     wide: list[Dim] = []

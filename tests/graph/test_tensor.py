@@ -379,7 +379,7 @@ def test_constants_get_numpys_dtypes_or_the_one_asked_for() -> None:
 
 def test_asarray_passes_tensors_through(x: Tensor) -> None:
     assert jf.asarray(x) is x
-    assert jf.asarray(x, jf.float32).dtype is jf.float32
+    assert jf.asarray(x, dtype=jf.float32).dtype is jf.float32
     assert jf.asarray(2.5) is jf.constant(2.5)
 
 

@@ -1,0 +1,97 @@
+"""Functions whose result has a shape that depends on values: they say why a graph cannot have them, and what can.
+
+A graph is typed before anything runs, so that its code is compiled once and its memory is known in advance. These names
+of the array API standard exist so that whoever calls them is told so.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from jitflow.errors import DataDependentShapeError
+from jitflow.graph import Operand, as_node, located
+
+
+def _refuse(name: str, x: Operand, advice: str) -> NoReturn:
+    node = as_node(x)
+    what = f"{name}: how many elements the result has would depend on the values of {node!r}"
+    raise located(DataDependentShapeError(f"{what}; {advice}"))
+
+
+_MASK = "keep the mask and use where(mask, x, y), count_nonzero(mask), or call numpy on the result of a run"
+_UNIQUE = "use sort(x), which puts equal values side by side, or call numpy on the result of a run"
+
+
+def nonzero(x: Operand, /) -> NoReturn:
+    """Raise an error: how many elements are not zero is not known before a run.
+
+    A mask that is known when the graph is built may index: ``x[np.array([True, False])]``.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.nonzero(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: nonzero: how many elements the result has would depend on ...
+    """
+    _refuse("nonzero", x, _MASK)
+
+
+def argwhere(x: Operand, /) -> NoReturn:
+    """Raise an error: how many elements are not zero is not known before a run.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+    """
+    _refuse("argwhere", x, _MASK)
+
+
+def unique_all(x: Operand, /) -> NoReturn:
+    """Raise an error: how many different values there are is not known before a run.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+    """
+    _refuse("unique_all", x, _UNIQUE)
+
+
+def unique_counts(x: Operand, /) -> NoReturn:
+    """Raise an error: how many different values there are is not known before a run.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+    """
+    _refuse("unique_counts", x, _UNIQUE)
+
+
+def unique_inverse(x: Operand, /) -> NoReturn:
+    """Raise an error: how many different values there are is not known before a run.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+    """
+    _refuse("unique_inverse", x, _UNIQUE)
+
+
+def unique_values(x: Operand, /) -> NoReturn:
+    """Raise an error: how many different values there are is not known before a run.
+
+    Raises
+    ------
+    DataDependentShapeError
+        Always.
+    """
+    _refuse("unique_values", x, _UNIQUE)

@@ -1,0 +1,122 @@
+"""NaN and infinities passed over, replaced or looked for: fmax, fmin, nan_to_num, isposinf, isneginf."""
+
+from __future__ import annotations
+
+import math
+
+from jitflow.dtypes import DType
+from jitflow.graph import Node, OpDef, Operand, as_node, make_constant
+from jitflow.ops.cast import promoted
+from jitflow.ops.compare import equal_op, isnan, maximum_op, minimum_op, not_equal_op, where_op
+
+
+def _of_numbers(op: OpDef, x1: Operand, x2: Operand) -> Node:
+    """Return ``op(x1, x2)``, the other operand where one is NaN."""
+    x, y = promoted(x1, x2)
+    if not x.dtype.is_float:
+        return op(x, y)
+    return where_op(isnan(x), y, where_op(isnan(y), x, op(x, y)))
+
+
+def fmax(x1: Operand, x2: Operand, /) -> Node:
+    """Return the greater of two, elementwise; the number where one of them is NaN. Otherwise as `maximum`.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.fmax(jf.constant([1.0, float("nan")]), 0.0), {})
+    array([1., 0.])
+    """
+    return _of_numbers(maximum_op, x1, x2)
+
+
+def fmin(x1: Operand, x2: Operand, /) -> Node:
+    """Return the lesser of two, elementwise; the number where one of them is NaN. Otherwise as `minimum`.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.fmin(jf.constant([1.0, float("nan")]), 3.0), {})
+    array([1., 3.])
+    """
+    return _of_numbers(minimum_op, x1, x2)
+
+
+def nan_to_num(x: Operand, /, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Node:
+    """Return `x` with NaN and infinities replaced. Integers and bool have none.
+
+    Parameters
+    ----------
+    x
+        Any tensor.
+    nan
+        What comes for NaN.
+    posinf, neginf
+        What comes for the infinities; by default the greatest and least finite number of the dtype.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.nan_to_num(jf.constant([float("nan"), float("inf")]), posinf=9.0), {})
+    array([0., 9.])
+    """
+    node = as_node(x)
+    if not node.dtype.is_float:
+        return node
+    largest = _largest(node.dtype)
+    out = where_op(isnan(node), make_constant(float(nan), node.dtype), node)
+    for infinity, given in ((float("inf"), posinf), (float("-inf"), neginf)):
+        value = math.copysign(largest, infinity) if given is None else float(given)
+        is_it = equal_op(node, make_constant(infinity, node.dtype))
+        out = where_op(is_it, make_constant(value, node.dtype), out)
+    return out
+
+
+#: Bits of the significand and the largest exponent, by dtype.
+_FORMATS = {"float16": (11, 15), "bfloat16": (8, 127), "float32": (24, 127), "float64": (53, 1023)}
+
+
+def _largest(dtype: DType) -> float:
+    digits, exponent = _FORMATS[dtype.name]
+    return math.ldexp(2.0 - math.ldexp(1.0, 1 - digits), exponent)
+
+
+def isposinf(x: Operand, /) -> Node:
+    """Return whether `x` is plus infinity, elementwise.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.isposinf(jf.constant([float("-inf"), float("inf")])), {})
+    array([False,  True])
+    """
+    return _is_infinity(x, float("inf"))
+
+
+def isneginf(x: Operand, /) -> Node:
+    """Return whether `x` is minus infinity, elementwise.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.interpret(jf.isneginf(jf.constant([float("-inf"), float("inf")])), {})
+    array([ True, False])
+    """
+    return _is_infinity(x, float("-inf"))
+
+
+def _is_infinity(x: Operand, infinity: float) -> Node:
+    node = as_node(x)
+    if not node.dtype.is_float:
+        return not_equal_op(node, node)
+    return equal_op(node, make_constant(infinity, node.dtype))
