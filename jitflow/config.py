@@ -45,6 +45,9 @@ class Config:
         yet, so it changes nothing so far; results will not depend on it.
     debug_poison : bool
         Fill scratch memory with NaN before each run, so that reading what was not written shows.
+    debug_guard : bool
+        End every buffer that a session owns at an inaccessible page, and leave poisoned gaps between those inside an
+        arena: an access out of bounds ends the process, or shows. Slow.
     fuse : bool
         Fuse nodes into common kernels. Off, every node is a kernel of its own, with the same bits.
     fast_math : bool
@@ -58,6 +61,7 @@ class Config:
     target_cpu: str | None = _knob(None, "JITFLOW_TARGET_CPU", code=True)
     threads: int | None = _knob(None, "JITFLOW_THREADS")
     debug_poison: bool = _knob(False, "JITFLOW_DEBUG_POISON", code=True)
+    debug_guard: bool = _knob(False, "JITFLOW_DEBUG_GUARD", code=True)
     fuse: bool = _knob(True, "JITFLOW_FUSE", code=True)
     fast_math: bool = _knob(False, None, code=True)
 

@@ -72,6 +72,10 @@ class _Compiled(NamedTuple):
     entry: Callable[..., list[np.ndarray[Any, Any]]] | None
 
 
+#: Bytes between arrays of an arena with ``debug_guard``.
+GAP = 4096
+
+
 class Session:
     """Compiled programs for a set of fetches.
 
@@ -144,7 +148,7 @@ class Session:
             raise LimitError(f"the graph has {len(order)} nodes, over the limit of {MAX_NODES}")
         self._names = name_nodes(order)
         self._nodes = {name: node for node, name in self._names.items()}
-        self._arenas = ArenaPool(poison=self._config.debug_poison)
+        self._arenas = ArenaPool(poison=self._config.debug_poison, guard=self._config.debug_guard)
         self._place = {node: k for k, node in enumerate(order)}
         self._programs: dict[tuple[frozenset[Node], frozenset[Node]], _Compiled] = {}
         self._loaded: list[LoadedProgram] = []
@@ -472,6 +476,7 @@ class Session:
             names,
             self._target,
             fused=config.fuse,
+            gap=GAP if config.debug_guard else 0,
             observer=log.loop_pass,
             check=config.verify,
             clock=log.clock,
@@ -529,6 +534,10 @@ class Session:
         if found is None:
             found = node.attr("value").array if node.op.source else self._compute(node, names)
             found = np.require(found, requirements=["C", "A"])
+            if self._config.debug_guard:
+                moved = aligned_array(found.shape, node.dtype, guard=True)
+                np.copyto(moved, found)
+                found = moved
             self._values[node] = found
         return found
 
@@ -543,6 +552,7 @@ class Session:
             names,
             self._target,
             fused=self._config.fuse,
+            gap=GAP if self._config.debug_guard else 0,
             observer=log.loop_pass,
             check=self._config.verify,
             clock=log.clock,
@@ -567,7 +577,10 @@ class Session:
         loaded = LoadedProgram(program.signature, load_object(program.object_code()), self._consts(program, log))
         # Read over and over: vectors that do not cross cache lines are worth the trouble.
         shapes = [tuple(evaluate_index(d, {}) for d in n.shape) for n in program.plan.outputs]
-        out = [aligned_array(s, n.dtype) for s, n in zip(shapes, program.plan.outputs, strict=True)]
+        out = [
+            aligned_array(s, n.dtype, guard=self._config.debug_guard)
+            for s, n in zip(shapes, program.plan.outputs, strict=True)
+        ]
         results = PortableEntry(loaded, LIST, self._arenas).run_arrays((), out)
         loaded.close()
         return results

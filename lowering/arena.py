@@ -24,9 +24,16 @@ def padded(nbytes: Expr) -> Expr:
 
 
 def place_arrays(
-    groups: Sequence[FusionGroup], fetches: Sequence[Node], inputs: Sequence[Node], consts: Sequence[Node]
+    groups: Sequence[FusionGroup],
+    fetches: Sequence[Node],
+    inputs: Sequence[Node],
+    consts: Sequence[Node],
+    gap: int = 0,
 ) -> tuple[dict[Node, Place], tuple[Expr, ...]]:
-    """Return where each array that `groups` read or write is, and the sizes in bytes of the arena's cells."""
+    """Return where each array that `groups` read or write is, and the sizes in bytes of the arena's cells.
+
+    Each cell ends with `gap` bytes that belong to no array (a multiple of the alignment).
+    """
     places: dict[Node, Place] = {n: Place("input", k) for k, n in enumerate(inputs)}
     places.update({n: Place("const", k) for k, n in enumerate(consts)})
     for k, node in enumerate(fetches):
@@ -44,7 +51,7 @@ def place_arrays(
         held = [node for node in held if node not in done]
         for node in done:
             arena.give_back(places[node].number)
-    return places, tuple(arena.cells)
+    return places, tuple(simplify_index(cell + gap) if gap else cell for cell in arena.cells)
 
 
 def greatest(sizes: Iterable[Expr]) -> Expr:

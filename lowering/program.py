@@ -220,6 +220,7 @@ def prepare(
     original: Sequence[Node],
     *,
     fused: bool,
+    gap: int,
     clock: Clock,
 ) -> Frame:
     """Return the groups of `fetches` and all that is decided before kernels are built; see :func:`lower`."""
@@ -233,7 +234,7 @@ def prepare(
     guards = guards_of([*inputs, *original, *order], sizes, slots, solved, known_leaves)
     stored = [x for x in order if (x in static or x.op.source) and x not in inputs]
     consts = tuple(x for x in stored if literal_of(x) is None or x in fetches)
-    places, cells = place_arrays(groups, fetches, inputs, consts)
+    places, cells = place_arrays(groups, fetches, inputs, consts, gap)
     return Frame(groups, consts, sizes, slots, solved, tuple(guards), places, cells)
 
 
@@ -246,6 +247,7 @@ def lower(
     target: Target,
     *,
     fused: bool = True,
+    gap: int = 0,
     observer: Any = None,
     check: bool = False,
     clock: Clock = lambda step, what, seconds: None,
@@ -254,9 +256,10 @@ def lower(
 
     `static` are nodes whose values are known when the session starts; they are read from memory like constants.
     `original` are the nodes of the graph before rewriting, whose guards must hold; `names` calls nodes in texts.
+    `gap` are bytes to leave unused after each array of the arena, for debugging.
     Expects primitive operators only. Raises GraphError if the inputs do not determine a dim.
     """
-    frame = prepare(fetches, inputs, static, original, fused=fused, clock=clock)
+    frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock)
     groups, places = frame.groups, frame.places
     kernels: dict[Any, tuple[Kernel, Kernel]] = {}
     sharing: dict[Any, list[FusionGroup]] = {}

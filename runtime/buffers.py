@@ -25,6 +25,7 @@ import numpy as np
 from jitflow.dtypes import DType
 from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, OutOfMemoryError, at_site
 from runtime.abi import ArenaSlot, ArraySpec, OutputSpec, ProgramSignature, Slot
+from runtime.guarded import allocate_guarded, guarded_array
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -44,8 +45,9 @@ class Arena:
 
     __slots__ = ("_memory", "address", "nbytes")
 
-    def __init__(self, nbytes: int) -> None:
-        self._memory, self.address = _allocate(nbytes)
+    def __init__(self, nbytes: int, *, guard: bool = False) -> None:
+        self._memory: object
+        self._memory, self.address = allocate_guarded(nbytes, ALIGNMENT) if guard else _allocate(nbytes)
         self.nbytes = nbytes
 
     def poison(self) -> None:
@@ -68,10 +70,15 @@ def _allocate(nbytes: int) -> tuple[object, int]:
     return memory, _align(memory.ctypes.data, ALIGNMENT)
 
 
-def aligned_array(shape: tuple[int, ...], dtype: DType) -> Array:
-    """Return an uninitialized array that begins at a multiple of the alignment, in huge pages if it is large."""
+def aligned_array(shape: tuple[int, ...], dtype: DType, *, guard: bool = False) -> Array:
+    """Return an uninitialized array that begins at a multiple of the alignment, in huge pages if it is large.
+
+    With `guard` it ends at an inaccessible page.
+    """
     if dtype.np is None:
         raise DTypeError(f"numpy has no arrays of {dtype.name}")
+    if guard:
+        return guarded_array(shape, dtype, ALIGNMENT)
     nbytes = math.prod(shape) * dtype.itemsize
     memory, address = _allocate(nbytes)
     raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
@@ -102,12 +109,14 @@ class ArenaPool:
 
     Compiled entries use the arena in ``slot`` (see :class:`runtime.abi.ArenaSlot`); everyone else takes it too when it
     is free and otherwise one of the others. With `poison` every lease hands out memory full of NaN, and nothing is
-    left in the slot, so that compiled entries come here as well.
+    left in the slot, so that compiled entries come here as well. With `guard` it is fresh besides, and ends at an
+    inaccessible page; `last` is what was leased last.
     """
 
-    def __init__(self, *, poison: bool = False) -> None:
+    def __init__(self, *, poison: bool = False, guard: bool = False) -> None:
         self.slot = ArenaSlot()
-        self._poison = poison
+        self._poison, self._guard = poison or guard, guard
+        self.last: Arena | None = None
         self._lock = threading.Lock()
         self._slot_arena: Arena | None = None
         self._free: list[Arena] = []
@@ -162,6 +171,10 @@ class ArenaPool:
             raise ClosedError("the session is closed")
 
     def _take(self, nbytes: int) -> tuple[Arena, bool]:
+        if self._guard:
+            self._check_open()
+            self.last = Arena(nbytes, guard=True)
+            return self.last, False
         with self._lock:
             self._check_open()
             if not self._poison and self._try_slot():
@@ -190,7 +203,7 @@ class ArenaPool:
                 if self._closed:
                     self._fill_slot(None)
                 self.slot.python_busy = 0
-            elif not self._closed:
+            elif not self._closed and not self._guard:
                 self._free.append(arena)
 
     def _try_slot(self) -> bool:

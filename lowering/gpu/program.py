@@ -113,12 +113,13 @@ def lower_gpu(
     target: Target,
     *,
     fused: bool = True,
+    gap: int = 0,
     observer: Any = None,
     check: bool = False,
     clock: Clock = lambda step, what, seconds: None,
 ) -> GpuProgram:
     """Return the GPU program that computes `fetches`; the arguments are those of `lowering.program.lower`."""
-    frame = prepare(fetches, inputs, static, original, fused=fused, clock=clock)
+    frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock)
     built: dict[Any, GpuBuilt] = {}
     for group in frame.groups:
         key = group_key(group)

@@ -6,6 +6,7 @@ values of its inputs. So tolerances are those of a single operator, and comparis
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jitflow.graph import Node, toposort
 from jitflow.interp import evaluate
 from jitflow.tensor import as_tensor
 from tests.fuzz.generate import Case
+from tests.fuzz.guard import run_guarded
 from tests.support.bits import same_bits
 from tests.support.tolerance import deviations
 
@@ -25,8 +27,16 @@ class Mismatch(Exception):
     """A case that fails, with what was found."""
 
 
-def check_case(case: Case) -> None:
-    """Raise Mismatch if compiled and interpreted results of `case` differ in value or in whether they fail."""
+def check_case(case: Case, *, guard: bool = False) -> None:
+    """Raise Mismatch if compiled and interpreted results of `case` differ in value or in whether they fail.
+
+    With `guard`, every buffer is next to an inaccessible page (`tests.fuzz.guard`).
+    """
+    with jf.config.override(debug_guard=guard):
+        _check(case, run_guarded if guard else lambda session, fetched, feeds: session.run(fetched, feeds))
+
+
+def _check(case: Case, run: Callable[[jf.Session, list[Any], dict[Any, Array]], list[Array]]) -> None:
     _, fetched, feeds = case.build()
     if not fetched:
         return
@@ -42,7 +52,7 @@ def check_case(case: Case) -> None:
     try:
         # What follows from constants alone is computed, and may fail, when the session is made.
         with jf.Session(fetched) as session:
-            fused = session.run(fetched, feeds)
+            fused = run(session, fetched, feeds)
     except (jf.FeedError, IndexError) as error:
         if wanted_error is None:
             raise Mismatch(f"compiled code fails where the interpreter does not: {error}") from error
@@ -52,7 +62,7 @@ def check_case(case: Case) -> None:
     below = set(toposort(nodes))
     with jf.config.override(fuse=False), jf.Session(tensors) as session:
         some = {t: v for t, v in feeds.items() if t.node in below}
-        values: dict[Node, Array] = dict(zip(nodes, session.run(tensors, some), strict=True))
+        values: dict[Node, Array] = dict(zip(nodes, run(session, tensors, some), strict=True))
     dims = _dims(feeds)
     known = {**values, **{t.node: v for t, v in feeds.items()}}
     for node in nodes:

@@ -18,31 +18,31 @@ from tests.fuzz.generate import Case, random_case
 from tests.fuzz.shrink import shrink
 
 
-def failure_of(case: Case) -> str | None:
+def failure_of(case: Case, guard: bool = False) -> str | None:
     """Return what is wrong with `case`, or None."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            check_case(case)
+            check_case(case, guard=guard)
     except Exception as error:  # every kind of failure is a finding
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _worker(pipe: Connection) -> None:
+def _worker(pipe: Connection, guard: bool) -> None:
     while True:
         seed = pipe.recv()
         if seed is None:
             return
-        pipe.send(failure_of(random_case(seed)))
+        pipe.send(failure_of(random_case(seed), guard))
 
 
 class _Worker:
     """A process that checks one seed at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: bool) -> None:
         self.pipe, other = mp.Pipe()
-        self.process = mp.get_context("spawn").Process(target=_worker, args=(other,), daemon=True)
+        self.process = mp.get_context("spawn").Process(target=_worker, args=(other, guard), daemon=True)
         self.process.start()
         other.close()
         self.seed: int | None = None
@@ -60,10 +60,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one case")
+    parser.add_argument("--guard", action="store_true", help="put every buffer next to an inaccessible page")
     parser.add_argument("--only", type=int, help="check and shrink this seed alone, in this process")
     args = parser.parse_args()
     if args.only is not None:
-        return _explain(args.only)
+        return _explain(args.only, args.guard)
     start = time.monotonic()
     seeds = iter(range(args.seed, args.seed + args.count))
     workers: list[_Worker] = []
@@ -80,7 +81,7 @@ def main() -> int:
             w.give(seed)
 
     for _ in range(args.jobs):
-        workers.append(_Worker())
+        workers.append(_Worker(args.guard))
         feed(workers[-1])
     while workers:
         ready = wait([w.pipe for w in workers], timeout=1.0)
@@ -103,7 +104,7 @@ def main() -> int:
                 print(f"\nseed {w.seed}: {verdict}", flush=True)
             if verdict is not None and verdict.startswith(("CRASHED", "HUNG")):
                 workers.remove(w)
-                workers.append(w := _Worker())
+                workers.append(w := _Worker(args.guard))
             feed(w)
         if sys.stderr.isatty():
             print(f"\r{done}/{args.count}, {len(failures)} failed", end="", file=sys.stderr, flush=True)
@@ -117,12 +118,12 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _explain(seed: int) -> int:
+def _explain(seed: int, guard: bool) -> int:
     case = random_case(seed)
-    found = failure_of(case)
+    found = failure_of(case, guard)
     if found is None:
         print(f"seed {seed} passes")
         return 0
-    small = shrink(case, lambda c: failure_of(c) is not None)
-    print(f"{small.text()}\n{failure_of(small)}")
+    small = shrink(case, lambda c: failure_of(c, guard) is not None)
+    print(f"{small.text()}\n{failure_of(small, guard)}")
     return 1

@@ -29,6 +29,7 @@ def test_every_variable_is_read() -> None:
         "JITFLOW_TARGET_CPU": "x86-64-v3",
         "JITFLOW_THREADS": "3",
         "JITFLOW_DEBUG_POISON": "1",
+        "JITFLOW_DEBUG_GUARD": "1",
         "JITFLOW_FUSE": "0",
     }
     assert set(environ) == {f.metadata["env"] for f in fields(Config)} - {None}
@@ -39,6 +40,7 @@ def test_every_variable_is_read() -> None:
         target_cpu="x86-64-v3",
         threads=3,
         debug_poison=True,
+        debug_guard=True,
         fuse=False,
     )
 
@@ -112,6 +114,7 @@ def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_oth
         "target_cpu": "x86-64-v2",
         "threads": 7,
         "debug_poison": True,
+        "debug_guard": True,
         "fuse": False,
         "fast_math": True,
     }
@@ -119,7 +122,7 @@ def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_oth
     base = Config().fingerprint()
     for name, value in changed.items():
         differs = Config(**{name: value}).fingerprint() != base
-        assert differs == (name in ("target_cpu", "debug_poison", "fuse", "fast_math")), name
+        assert differs == (name in ("target_cpu", "debug_poison", "debug_guard", "fuse", "fast_math")), name
 
 
 def test_nothing_but_the_configuration_reads_the_environment() -> None:
