@@ -54,6 +54,10 @@ def _to_half(x: Array, of: np.dtype[Any]) -> Array:
     return np.asarray(odd.astype(np.int32).view(np.float32).astype(of))
 
 
+def _infer(x: TensorType, *, dtype: DType) -> TensorType:
+    return TensorType(dtype, x.shape)
+
+
 def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     for source in SUPPORTED:
         for dtype in SUPPORTED:
@@ -70,7 +74,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 astype_op = define_op(
     "astype",
-    infer=lambda x, *, dtype: TensorType(dtype, x.shape),
+    infer=_infer,
     element=lambda index, x, *, dtype: _element(index, x, dtype),
     numpy=lambda x, *, dtype: cast_array(x, dtype),
     vjp=lambda ct, out, x, *, dtype: (astype(ct, x.dtype) if x.dtype.is_float and dtype.is_float else None,),
