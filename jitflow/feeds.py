@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jitflow.dtypes import DType
+from jitflow.dtypes import DType, bfloat16, numpy_dtype
 from jitflow.errors import DTypeError, FeedError, FeedIndexError, at_site
 from jitflow.expr import Var
 from jitflow.graph import Node, name_nodes, toposort
+from jitflow.halves import nearest_half
 from jitflow.simplify import evaluate_index, free_vars, split_linear
 from jitflow.structure import find_node
 from jitflow.types import Dim, dim_text, shape_text
@@ -84,8 +85,7 @@ def as_feed(value: Any, node: Node, name: str) -> Array:
     Arrays keep their dtype, which must be the declared one; Python numbers and lists of them take it, if nothing is
     lost but precision.
     """
-    dtype = node.dtype
-    assert dtype.np is not None
+    dtype, of = node.dtype, numpy_dtype(node.dtype)
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"feed {name!r}: masked arrays are not supported; fill them first")
     if value is None:
@@ -94,10 +94,10 @@ def as_feed(value: Any, node: Node, name: str) -> Array:
         array = _from_python(value, dtype, name)
     else:
         array = np.asarray(value)
-        if array.dtype != dtype.np:
+        if array.dtype != of:
             native = array.dtype.newbyteorder("=")
-            if native != dtype.np or array.dtype.kind == "O":
-                if array.dtype.kind not in "biuf":
+            if native != of or array.dtype.kind == "O":
+                if array.dtype.kind not in "biuf" and array.dtype != bfloat16:
                     raise DTypeError(f"feed {name!r}: expected an array of {dtype}, got {type(value).__name__}")
                 hint = f"; convert it with astype({dtype.name!r})"
                 raise FeedError(f"feed {name!r}: expected dtype {dtype}, got {array.dtype}{hint}")
@@ -122,7 +122,7 @@ def _from_python(value: Any, dtype: DType, name: str) -> Array:
     except (ValueError, OverflowError) as error:
         raise DTypeError(f"feed {name!r}: {error}") from None
     if array.size == 0:
-        return np.zeros(array.shape, dtype.np)
+        return np.zeros(array.shape, numpy_dtype(dtype))
     kind = "i" if array.dtype.kind == "u" else array.dtype.kind
     if kind not in _ORDER:
         raise DTypeError(f"feed {name!r}: expected numbers of {dtype}, got {array.dtype}")
@@ -131,7 +131,7 @@ def _from_python(value: Any, dtype: DType, name: str) -> Array:
     if dtype.is_integer and not (dtype.min <= int(array.min()) and int(array.max()) <= dtype.max):
         raise FeedError(f"feed {name!r}: a number is out of bounds for {dtype}")
     with np.errstate(all="ignore"):
-        return np.asarray(array.astype(dtype.np))
+        return nearest_half(array, numpy_dtype(dtype)) if dtype.is_half else np.asarray(array.astype(dtype.np))
 
 
 # ---- dims

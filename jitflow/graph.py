@@ -29,6 +29,7 @@ from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, numpy_dtype, 
 from jitflow.errors import DTypeError, GraphError, JitflowError, OutOfBoundsError, at_site
 from jitflow.expr import Expr, round_to
 from jitflow.fork import after_fork_in_child
+from jitflow.halves import nearest_half
 from jitflow.types import Guard, Shape, TensorType, begin_guards, check_shape, end_guards
 
 Attrs: TypeAlias = tuple[tuple[str, Any], ...]
@@ -372,7 +373,9 @@ def make_constant(value: Any, dtype: DType | None = None) -> Node:
     if dtype is not None and isinstance(value, (bool, int, float)):
         array = scalar_array(value, dtype)
     else:
-        array = np.asarray(value) if dtype is None else np.asarray(value, dtype=numpy_dtype(dtype))
+        array = np.asarray(value) if dtype is None or dtype.is_half else np.asarray(value, dtype=numpy_dtype(dtype))
+        if dtype is not None and dtype.is_half:
+            array = nearest_half(array, numpy_dtype(dtype))
         as_dtype(array.dtype)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))

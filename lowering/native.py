@@ -35,7 +35,7 @@ def can_emit(signature: ProgramSignature) -> bool:
     """Say whether `signature` is within what an entry can do."""
     dtypes = [x.dtype for x in signature.inputs] + [y.dtype for y in signature.outputs]
     words = 3 * len(dtypes) + signature.n_slots + signature.n_sizes + signature.n_status
-    return len(dtypes) <= MAX_ARRAYS and words <= MAX_STACK_WORDS and all(d in abi.ENTRY_DTYPES for d in dtypes)
+    return len(dtypes) <= MAX_ARRAYS and words <= MAX_STACK_WORDS and all(d in abi.entry_dtypes() for d in dtypes)
 
 
 def emit_entry(signature: ProgramSignature) -> str:

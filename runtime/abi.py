@@ -143,8 +143,11 @@ class ProgramState(ctypes.Structure):
     _fields_ = (("closed", ctypes.c_int64), ("native_running", ctypes.c_int64))
 
 
-#: The dtypes whose numpy descriptors an entry can compare with.
-ENTRY_DTYPES = tuple(d for d in ALL if d.np is not None)
+def entry_dtypes() -> tuple[DType, ...]:
+    """Return the dtypes whose numpy descriptors this process has; the words of the others stay zero."""
+    return tuple(d for d in ALL if d.np is not None)
+
+
 
 CONTEXT_WORDS = (
     # the program and its owner
@@ -175,7 +178,7 @@ CONTEXT_WORDS = (
     "restore_thread",
     "array_empty",
     "copy_memory",
-    *(f"descr_{d.name}" for d in ENTRY_DTYPES),
+    *(f"descr_{d.name}" for d in ALL),
 )
 
 

@@ -22,8 +22,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType
-from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, OutOfMemoryError, at_site
+from jitflow.dtypes import DType, numpy_dtype
+from jitflow.errors import ClosedError, FeedError, FeedTypeError, OutOfMemoryError, at_site
+from jitflow.halves import nearest_half
 from runtime.abi import ArenaSlot, ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.guarded import allocate_guarded, guarded_array
 
@@ -75,15 +76,14 @@ def aligned_array(shape: tuple[int, ...], dtype: DType, *, guard: bool = False) 
 
     With `guard` it ends at an inaccessible page.
     """
-    if dtype.np is None:
-        raise DTypeError(f"numpy has no arrays of {dtype.name}")
+    of = numpy_dtype(dtype)
     if guard:
         return guarded_array(shape, dtype, ALIGNMENT)
     nbytes = math.prod(shape) * dtype.itemsize
     memory, address = _allocate(nbytes)
     raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
     first = address - raw.__array_interface__["data"][0]
-    return raw[first : first + nbytes].view(dtype.np).reshape(shape)
+    return raw[first : first + nbytes].view(of).reshape(shape)
 
 
 def _align(address: int, to: int) -> int:
@@ -288,13 +288,6 @@ def _in_place(array: Array, dtype: DType) -> Array:
         ) from None
 
 
-def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """Return the numpy dtype of arrays of `dtype`."""
-    if dtype.np is None:
-        raise DTypeError(f"numpy has no arrays of {dtype.name}")
-    return dtype.np
-
-
 def _from_foreign(value: object, spec: ArraySpec) -> Array:
     """Return the array that an object of another library stands for."""
     if isinstance(value, (str, bytes, type(None))):
@@ -332,7 +325,10 @@ def _from_python(value: object, spec: ArraySpec, signature: ProgramSignature) ->
             raise FeedError(at_site(message, spec.site))
     try:
         with np.errstate(over="ignore"):
-            array = np.array(value, dtype=numpy_dtype(dtype))
+            if dtype.is_half:
+                array = nearest_half(np.array(value, np.float64), numpy_dtype(dtype))
+            else:
+                array = np.array(value, dtype=numpy_dtype(dtype))
     except OverflowError as error:
         raise _out_of_range(value, spec) from error
     except ValueError:

@@ -315,9 +315,11 @@ def make_entry(
     portable = PortableEntry(program, structure, arena, name)
     if native is False:
         return portable
-    reason = probe()
-    if reason is None and program.signature.entry not in program.code:
+    reason, signature = probe(), program.signature
+    if reason is None and signature.entry not in program.code:
         reason = "the program was compiled without one"
+    if reason is None and not all(x.dtype in abi.entry_dtypes() for x in (*signature.inputs, *signature.outputs)):
+        reason = "numpy has no arrays of one of its dtypes"
     if reason is None and structure.kind == "dict":
         reason = "results in a dict are put together in Python"
     if reason is None:
@@ -401,7 +403,7 @@ def _process_words() -> dict[str, int]:
         "array_empty": _numpy_api()[_API_EMPTY],
         "copy_memory": _address(ctypes.memmove),
     }
-    for dtype in abi.ENTRY_DTYPES:
+    for dtype in abi.entry_dtypes():
         # numpy's built-in descriptors are single objects that live for ever.
         words[f"descr_{dtype.name}"] = id(np.empty(0, dtype.np).dtype)
     return words
@@ -453,7 +455,7 @@ def probe() -> str | None:
         return f"it needs numpy 2, not {np.__version__}"
     if object.__basicsize__ != abi.ARRAY_DATA or np.ndarray.__basicsize__ < abi.ARRAY_FLAGS + 8:
         return f"objects have an unknown layout (headers of {object.__basicsize__} bytes)"
-    for dtype in abi.ENTRY_DTYPES:
+    for dtype in abi.entry_dtypes():
         wide = np.zeros((3, 4, 5), dtype.np)
         # Contiguous and not, writable and not, 0-d, empty, unaligned, offset into another array.
         views = [wide, wide[1:, :, ::2], wide.T, wide[0, 0, 0, ...], wide[:0], np.zeros(9, np.uint8)[1:].view()]

@@ -11,6 +11,7 @@ from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, int64, 
 from jitflow.errors import DTypeError
 from jitflow.expr import Expr, cast
 from jitflow.graph import Index, Node, Operand, Reader, Sample, as_node, as_operands, define_op, located
+from jitflow.halves import nearest_half
 from jitflow.ops.testdata import Array, draw, edges
 from jitflow.types import TensorType
 
@@ -22,7 +23,7 @@ def cast_array(x: Array, dtype: DType) -> Array:
         if source.is_half:
             x = x.astype(np.float32)
         if dtype.is_half:
-            return _to_half(x, of)
+            return nearest_half(x, of)
         if not (source.is_float and dtype.is_integer):
             return np.asarray(x.astype(of))
         # 2**63 is a float but no int64, hence the comparison with max + 1, which float32 and float64 hold.
@@ -32,26 +33,6 @@ def cast_array(x: Array, dtype: DType) -> Array:
         out = np.where(inside, whole, 0).astype(of)
         out = np.where(whole >= high, of.type(dtype.max), out)
         return np.asarray(np.where(whole < low, of.type(dtype.min), out))
-
-
-def _to_half(x: Array, of: np.dtype[Any]) -> Array:
-    """Return numbers as the nearest float16 or bfloat16, rounded once.
-
-    By way of float32, as the packages that add dtypes to numpy do: first to odd there (an inexact result gets its last
-    bit set), which keeps what the second rounding asks for. Integers are split into 32 bits that float64 holds.
-    """
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
-        # What is shifted out matters only in being zero or not.
-        shift = 2**16
-        high = x // shift
-        x = np.where(np.abs(x) < 2**32, x, (high | (high * shift != x)) * np.float64(shift))
-    wide = x.astype(np.float64)
-    single = wide.astype(np.float32)
-    inexact = np.isfinite(single) & (single != wide)
-    bits = single.view(np.int32)
-    larger = np.abs(single.astype(np.float64)) > np.abs(wide)
-    odd = np.where(inexact & ((bits & 1) == 0), np.where(larger, bits - 1, bits + 1), bits)
-    return np.asarray(odd.astype(np.int32).view(np.float32).astype(of))
 
 
 def _infer(x: TensorType, *, dtype: DType) -> TensorType:

@@ -201,7 +201,7 @@ def canonical(value: object, dtype: DType, *shape: int) -> np.ndarray[Any, Any]:
     return result
 
 
-NUMBERS = (int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, float32, float64)
+NUMBERS = (int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64)
 
 
 @pytest.mark.parametrize("dtype", [bool_, *NUMBERS])
@@ -333,7 +333,7 @@ def test_the_message_shows_the_value_out_of_range() -> None:
 
 
 def test_python_floats_convert_to_float_types_only() -> None:
-    for dtype in (float16, float32, float64):
+    for dtype in (float16, bfloat16, float32, float64):
         assert canonical(0.1, dtype) == dtype.np.type(0.1)  # type: ignore[union-attr]
         np.testing.assert_array_equal(canonical([0.1, 2], dtype, 2), np.array([0.1, 2], dtype.np))
         special = canonical([math.nan, math.inf, -math.inf, -0.0], dtype, 4)
@@ -485,12 +485,26 @@ def test_a_copy_that_does_not_fit_is_a_memory_error_with_the_bytes() -> None:
         canonicalize(endless, spec, signature)
 
 
-def test_dtypes_without_numpy_arrays_are_refused() -> None:
+def test_dtypes_without_numpy_arrays_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bfloat16, "np", None)
+    advice = r"^arrays of bfloat16 need the package ml_dtypes: pip install jitflow\[bf16\]$"
     for value in (1.0, np.zeros((), np.float64), np.zeros((), np.uint16)):
-        with pytest.raises(DTypeError, match="numpy has no arrays of bfloat16"):
+        with pytest.raises(DTypeError, match=advice):
             canonical(value, bfloat16)
-    with pytest.raises(DTypeError, match="numpy has no arrays of bfloat16"):
+    with pytest.raises(DTypeError, match=advice):
         check_out(np.zeros(()), OutputSpec("y", bfloat16, 0), ())
+    with pytest.raises(DTypeError, match=advice):
+        aligned_array((3,), bfloat16)
+
+
+def test_python_numbers_are_rounded_to_halves_once() -> None:
+    tie = 1 + 2.0**-8  # between two bfloat16, as 1 + 2**-11 is between two float16
+    assert canonical([tie, tie + 2.0**-40, -tie - 2.0**-40], bfloat16, 3).tolist() == [1, 1 + 2.0**-7, -1 - 2.0**-7]
+    assert canonical(1 + 2.0**-11 + 2.0**-40, float16) == 1 + 2.0**-10
+    assert canonical([2**100, True], bfloat16, 2).tolist() == [2.0**100, 1.0]
+    for value, dtype in ((65520, float16), (3.4e38, bfloat16), (10**400, bfloat16), (-1e39, bfloat16)):
+        with pytest.raises(FeedError, match="out of its range"):
+            canonical(value, dtype)
 
 
 # -- arrays to write to
