@@ -378,6 +378,8 @@ class Tensor:
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         result = numpy_protocol.apply_function(func, args, kwargs)
+        if isinstance(result, (list, tuple)):
+            return type(result)(as_tensor(x) if isinstance(x, Node) else x for x in result)
         return as_tensor(result) if isinstance(result, Node) else result
 
     # ---- what a value could do and a Tensor cannot
