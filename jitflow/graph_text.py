@@ -15,7 +15,7 @@ Grammar. ``#`` starts a comment. ``[x]`` is an option, ``x,*`` a list::
 
     graph  = "graph" "1" ":" {node} "return" (([label "="] label),* | outputs)
     outputs = "[" output,* "]" | "(" output,* ")" | "{" ((STRING | INT) ":" output),* "}"     a list, tuple or dict
-    output = label | outputs                                                  in any order; a tuple of one has a comma
+    output = label | outputs                                                  a tuple of one output has a comma
     node   = label [":" type] "=" op "(" (label | attr "=" value),* ")"       in any order of lines
     type   = dtype "[" value,* "]"
     value  = INT | FLOAT | STRING | "true" | "false" | "none" | "inf" | "nan" | dtype

@@ -63,6 +63,8 @@ def guard_not_negative(d: Dim, what: str) -> None:
 
 
 def _infer_full(*, shape: Shape, value: ArrayData) -> TensorType:
+    if value.array.ndim != 0:
+        raise ShapeError(f"full: the value is a scalar, not of shape {value.array.shape}")
     for d in shape:
         guard_not_negative(d, "full")
     return TensorType(as_dtype(value.array.dtype), shape)
@@ -284,6 +286,11 @@ def empty_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
 
 def _infer_arange(*, start: Number, step: Number, size: Dim, dtype: DType) -> TensorType:
     guard_not_negative(size, "arange")
+    if dtype.is_bool:
+        raise DTypeError("arange makes integers or floats, not bool")
+    if not dtype.is_float and not (isinstance(start, int) and isinstance(step, int)):
+        raise DTypeError(f"arange: {start} and {step} are not both of {dtype}")
+    scalar_array(start, dtype)
     return TensorType(dtype, (size,))
 
 
@@ -417,6 +424,10 @@ def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
 # ---- dim_size
 
 
+def _infer_dim_size(*, size: Dim, dtype: DType) -> TensorType:
+    return TensorType(dtype, ())
+
+
 def _numpy_dim_size(*, size: Dim, dtype: DType, dims: Dims) -> Array:
     return np.asarray(size if isinstance(size, int) else evaluate_index(size, dims), dtype.np)
 
@@ -429,7 +440,7 @@ def _samples_dim_size(rng: np.random.Generator) -> Iterator[Sample]:
 
 dim_size_op: OpDef = define_op(
     "dim_size",
-    infer=lambda *, size, dtype: TensorType(dtype, ()),
+    infer=_infer_dim_size,
     element=lambda index, *, size, dtype: cast(as_index(size), dtype),
     numpy=_numpy_dim_size,
     vjp=lambda ct, out, **_: (),

@@ -337,6 +337,12 @@ def moveaxis(x: Operand, source: int | tuple[int, ...], destination: int | tuple
 # ---- flip and roll
 
 
+def _infer_flip(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
+    if len(set(axes)) != len(axes) or not all(0 <= a < x.rank for a in axes):
+        raise ShapeError(f"flip: axes {axes} are not distinct axes of {shape_text(x.shape)}")
+    return x
+
+
 def _element_flip(index: Index, x: Reader, *, axes: tuple[int, ...]) -> Expr:
     return x(
         *(as_index(n) - 1 - i if k in axes else i for k, (i, n) in enumerate(zip(index, x.type.shape, strict=True)))
@@ -350,7 +356,7 @@ def _samples_flip(rng: np.random.Generator) -> Iterator[Sample]:
 
 flip_op: OpDef = define_op(
     "flip",
-    infer=lambda x, *, axes: x,
+    infer=_infer_flip,
     element=_element_flip,
     numpy=lambda x, *, axes: np.flip(x, axes),
     vjp=lambda ct, out, x, *, axes: (flip_op(ct, axes=axes),),
@@ -383,6 +389,8 @@ def flip(x: Operand, /, *, axis: int | tuple[int, ...] | None = None) -> Node:
 def _infer_roll(x: TensorType, *, shifts: tuple[int, ...], axes: tuple[int, ...]) -> TensorType:
     if len(shifts) != len(axes):
         raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
+    if not all(0 <= a < x.rank for a in axes):
+        raise ShapeError(f"roll: axes {axes} are not axes of {shape_text(x.shape)}")
     return x
 
 

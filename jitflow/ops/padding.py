@@ -17,6 +17,7 @@ from jitflow.expr import Expr, as_index, const, maximum, minimum
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, scalar_array
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.broadcast import reduce_sum_op
+from jitflow.ops.creation import guard_not_negative
 from jitflow.ops.elementwise import add_op
 from jitflow.ops.movement import flip_op, reshape_to
 from jitflow.ops.slicing import guarded, slice_axes
@@ -34,10 +35,19 @@ MODES = ("edge", "reflect", "symmetric", "wrap")
 def _padded(x: TensorType, widths: Widths) -> TensorType:
     if len(widths) != x.rank:
         raise ShapeError(f"pad: {len(widths)} pairs of widths for {shape_text(x.shape)}")
+    for width in dict.fromkeys(width for pair in widths for width in pair):
+        guard_not_negative(width, "pad")
     return TensorType(x.dtype, tuple(add_dims(a, n, b) for (a, b), n in zip(widths, x.shape, strict=True)))
 
 
 # ---- constants
+
+
+def _infer_pad(x: TensorType, *, widths: Widths, value: Number) -> TensorType:
+    if isinstance(value, float) and not x.dtype.is_float:
+        raise DTypeError(f"pad: {value} is no {x.dtype}")
+    scalar_array(value, x.dtype)
+    return _padded(x, widths)
 
 
 def _element_pad(index: Index, x: Reader, *, widths: Widths, value: Number) -> Expr:
@@ -82,7 +92,7 @@ def _vjp_pad(ct: Node, out: Node, x: Node, *, widths: Widths, value: Number) -> 
 
 pad_op = define_op(
     "pad",
-    infer=lambda x, *, widths, value: _padded(x, widths),
+    infer=_infer_pad,
     element=_element_pad,
     numpy=_numpy_pad,
     vjp=_vjp_pad,

@@ -411,6 +411,14 @@ def _infer_moment(name: str, x: TensorType, axes: Axes) -> TensorType:
     return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
 
+def _infer_mean(x: TensorType, *, axes: Axes) -> TensorType:
+    return _infer_moment("mean", x, axes)
+
+
+def _infer_var(x: TensorType, *, axes: Axes, correction: float) -> TensorType:
+    return _infer_moment("var", x, axes)
+
+
 def _count(x: Node, axes: Axes) -> Node:
     return dim_size(element_count([x.shape[a] for a in axes]), x.dtype)
 
@@ -444,7 +452,7 @@ def _samples_mean(**attrs: Any) -> Callable[[np.random.Generator], Iterator[Samp
 
 mean_op: OpDef = define_op(
     "mean",
-    infer=lambda x, *, axes: _infer_moment("mean", x, axes),
+    infer=_infer_mean,
     expand=lambda x, *, axes: divide_op(reduce_sum_op(x, axes=axes, dtype=x.dtype), _count(x, axes)),
     numpy=_in_double(lambda x, *, axes: np.sum(x, axis=axes) / np.prod([x.shape[a] for a in axes])),
     vjp=lambda ct, out, x, *, axes: (spread(divide_op(ct, _count(x, axes)), x.shape, axes),),
@@ -494,7 +502,7 @@ def _vjp_var(ct: Node, out: Node, x: Node, *, axes: Axes, correction: float) -> 
 
 var_op: OpDef = define_op(
     "var",
-    infer=lambda x, *, axes, correction: _infer_moment("var", x, axes),
+    infer=_infer_var,
     expand=_expand_var,
     numpy=_in_double(_numpy_var),
     vjp=_vjp_var,
