@@ -21,7 +21,7 @@ from jitflow.graph_attrs import attributes_of, is_of_kind, kind_text
 from jitflow.graph_line import MAX_LINE, Line, LineParser, Place, Returned, Source, did_you_mean, line_and_column
 from jitflow.graph_printer import VERSION, Graph
 from jitflow.tensor import Tensor, as_tensor
-from jitflow.types import TensorType, as_shape, same_shape
+from jitflow.types import TensorType, as_shape, guarding_all, same_shape
 
 
 def parse_graph(
@@ -97,7 +97,8 @@ def parse_graph(
         raise FormatError(f"{place(1, 1)}: expected 'graph {VERSION}:', found nothing")
     if returned is None:
         raise FormatError(f"{place(len(rows), 1)}: the graph does not end with 'return'")
-    nodes = _build(lines, place)
+    with guarding_all():
+        nodes = _build(lines, place)
     tensors = {label: as_tensor(nodes[label]) for label in lines}
     fetches: dict[str, Tensor] = {}
     where = place(returned.number, None)

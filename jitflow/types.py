@@ -7,12 +7,13 @@ be equal and that cannot be decided, it records a :class:`Guard`, checked at run
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 from jitflow.dtypes import DType
 from jitflow.errors import LimitError, ShapeError
-from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index
+from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index, minimum
 from jitflow.fork import after_fork_in_child
 from jitflow.simplify import is_nonnegative, known_sign, same_index, simplify_index
 
@@ -125,6 +126,10 @@ def check_shape(shape: Shape) -> Shape:
             count *= max(d, 1)
     if count > MAX_ELEMENTS:
         raise ShapeError(f"shape {shape_text(shape)} has {count} elements, over the limit of 2**60")
+    if guards_all():
+        for d in shape:
+            if not is_valid_dim(d):
+                guard_zero(minimum(as_index(d), 0), f"dim {dim_text(d)} must not be negative")
     return shape
 
 
@@ -224,6 +229,27 @@ def unify(a: Dim, b: Dim, why: str, is_index: bool = False) -> Dim:
         guards.append(Guard(a, b, why, is_index))
     # The literal says more than the name, and the older name is as good as the younger.
     return b if isinstance(b, int) else a
+
+
+@contextmanager
+def guarding_all() -> Iterator[None]:
+    """Have rules guard, in this block, what the functions of operators see to: their attributes come from a text."""
+    outer = guards_all()
+    _collector.all = True
+    try:
+        yield
+    finally:
+        _collector.all = outer
+
+
+def guards_all() -> bool:
+    """Tell whether rules must not rely on what the functions of operators see to."""
+    return getattr(_collector, "all", False)
+
+
+def guard_zero(e: Expr, why: str) -> None:
+    """Record that `e` must be zero at run time, unless that is proven; ShapeError if it never is."""
+    unify(dim_of(simplify_index(e)), 0, why)
 
 
 def broadcast_shapes(shapes: Sequence[Shape], what: str) -> Shape:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jitflow.dtypes import float32, float64
 from jitflow.errors import ShapeError
-from jitflow.expr import Expr, as_index, const, maximum, select
+from jitflow.expr import Expr, as_index, const, maximum, minimum, select
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.testdata import Array, draw
@@ -19,6 +19,8 @@ from jitflow.types import (
     Shape,
     TensorType,
     dim_text,
+    guard_zero,
+    guards_all,
     same_dim,
     shape_text,
     unify,
@@ -37,7 +39,10 @@ def _infer_slice(x: TensorType, *, starts: Slices, sizes: Slices, steps: tuple[i
     for axis, (start, size, step, n) in enumerate(zip(starts, sizes, steps, x.shape, strict=True)):
         if step == 0:
             raise ShapeError(f"slice: the step of axis {axis} is zero")
-        if not isinstance(size, int) or size == 0:
+        if not isinstance(size, int):
+            _guard_reach(f"slice: axis {axis} of {shape_text(x.shape)}", start, size, step, n)
+            continue
+        if size == 0:
             continue
         what = f"slice: axis {axis} of {shape_text(x.shape)} has no element"
         ends = (as_index(start), as_index(start) + (size - 1) * step)
@@ -48,6 +53,17 @@ def _infer_slice(x: TensorType, *, starts: Slices, sizes: Slices, steps: tuple[i
         unify(simplify_index(maximum(low, 0)), first, f"{what} {dim_text(first)}", is_index=True)
         unify(simplify_index(maximum(as_index(n), high + 1)), n, f"{what} {dim_text(last)}", is_index=True)
     return TensorType(x.dtype, sizes)
+
+
+def _guard_reach(what: str, start: Dim, size: Dim, step: int, n: Dim) -> None:
+    """Guard that all of a slice is on an axis of `n`, if its attributes were not made by `getitem`."""
+    if not guards_all():
+        return
+    ends = (as_index(start), as_index(start) + (as_index(size) - 1) * step)
+    low, high = ends if step > 0 else ends[::-1]
+    some = minimum(as_index(size), 1)  # an empty slice may begin anywhere
+    guard_zero(minimum(low, 0) * some, f"{what} has no element {dim_text(simplify_index(low))}")
+    guard_zero(maximum(high - n + 1, 0) * some, f"{what} has no element {dim_text(simplify_index(high))}")
 
 
 def _element_slice(index: Index, x: Reader, *, starts: Slices, sizes: Slices, steps: tuple[int, ...]) -> Expr:
@@ -115,6 +131,10 @@ def slice_axes(x: Node, slices: Mapping[int, tuple[Dim, Dim, int]]) -> Node:
 def _infer_unslice(x: TensorType, *, shape: Shape, starts: Slices, steps: tuple[int, ...]) -> TensorType:
     if not len(shape) == len(starts) == len(steps) == x.rank:
         raise ShapeError(f"unslice: one slice per axis of {shape_text(x.shape)} is needed")
+    for axis, (start, size, step, n) in enumerate(zip(starts, x.shape, steps, shape, strict=True)):
+        if step == 0:
+            raise ShapeError(f"unslice: the step of axis {axis} is zero")
+        _guard_reach(f"unslice: axis {axis} of {shape_text(shape)}", start, size, step, n)
     return TensorType(x.dtype, shape)
 
 
