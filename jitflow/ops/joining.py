@@ -147,6 +147,8 @@ def concat(arrays: Sequence[Operand], /, *, axis: int | None = 0) -> Node:
 
 def _infer_stack(*xs: TensorType, axis: int) -> TensorType:
     shape = list(xs[0].shape)
+    if not 0 <= axis <= len(shape):
+        raise ShapeError(f"stack: axis {axis} is out of range for {len(shape) + 1} axes")
     for x in xs[1:]:
         if x.dtype is not xs[0].dtype:
             raise DTypeError(f"stack: dtypes {xs[0].dtype} and {x.dtype} differ")
