@@ -12,8 +12,10 @@ from typing import Any
 
 from jitflow.dtypes import promote_weak
 from jitflow.errors import CompilerBug, DTypeError, GraphError, JitflowError, ShapeError
-from jitflow.graph import Node, as_node, is_weak, located, make_constant, toposort
+from jitflow.graph import Node, as_node, is_weak, located, make_constant, make_node, toposort
 from jitflow.ops import creation, elementwise
+from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.widen import is_widened, widened_attrs, widened_input
 from jitflow.tensor import Tensor, as_tensor
 from jitflow.types import same_dim, shape_text
 
@@ -131,6 +133,11 @@ def _backward(loss: Node, wrt: Sequence[Node], seed: Node, stop: frozenset[Node]
 def _vjp(node: Node, ct: Node) -> Sequence[Node | None]:
     """Return the cotangents of the inputs of `node`; None where nothing flows: to integers and bools."""
     op, inputs, attrs = node.op, node.inputs, dict(node.attrs)
+    if is_widened(node):
+        # As the node itself: in float32, and rounded once at the end.
+        wide = make_node(op, [widened_input(x) for x in inputs], widened_attrs(attrs))
+        shares = zip(_vjp(wide, widened_input(ct)), inputs, strict=True)
+        return [None if g is None else as_dtype_of(g, x.dtype) for g, x in shares]
     if op.vjp is None:
         if op.expand is not None:
             # The depth of this recursion is how deep composite operators are defined by others: a few levels.

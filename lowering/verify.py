@@ -2,6 +2,7 @@
 
 Always: types fit (operands, stored values, conditions, subscripts, masks and their lanes); a variable is bound once,
 a variable or buffer used only where it is visible; parameters marked ``read`` are not written; there is no `Reduce`;
+float16 and bfloat16 are loaded, stored, moved, selected and cast, but nothing else is done to them;
 a ``parallel`` loop is the last statement of the kernel, after Lets and Allocs only; ``block`` and ``thread`` loops do
 not mix with it; barriers are where all threads of a block come by.
 
@@ -337,11 +338,14 @@ class _Verifier:
             case Binary(op, a, b):
                 self.operands(e, a, b)
                 self.operator(e, op, _BINARY_KINDS)
+                self.computes(e, a)
             case Unary(op, a):
                 self.operands(e, a)
                 self.operator(e, op, _UNARY_KINDS)
+                self.computes(e, a)
             case Compare(op, a, b):
                 self.operands(e, a, b)
+                self.computes(e, a)
                 self.check(op in Compare.OPS, f"unknown comparison {op!r}")
             case Select(cond, a, b):
                 self.expr(cond)
@@ -363,6 +367,7 @@ class _Verifier:
             case Fma(a, b, c):
                 self.operands(e, a, b, c)
                 self.check(e.type.dtype.is_float, f"no fma of {e.type}", e)
+                self.computes(e, a)
             case Splat(a, lanes):
                 self.operands(e, a)
                 self.check(a.type.lanes == 1 and lanes >= 1, "a splat makes lanes of a scalar", e)
@@ -384,6 +389,9 @@ class _Verifier:
             self.expr(x)
             same = x.type is operands[0].type
             self.check(same, f"operands of different types, {operands[0].type} and {x.type}", e)
+
+    def computes(self, e: Expr, operand: Expr) -> None:
+        self.check(not operand.type.dtype.is_half, f"{operand.type} is stored, moved, selected and cast only", e)
 
     def operator(self, e: Expr, op: str, kinds: dict[str, str]) -> None:
         self.check(op in kinds, f"unknown operator {op!r}")
@@ -417,6 +425,7 @@ class _Verifier:
             fits = e.type.dtype.is_float or (e.name == "pow" and e.type.dtype.is_integer)
             fits = fits and bool(types) and all(t is e.type for t in types)
             self.check(fits, "a function takes and gives floats of one type", e)
+            self.computes(e, e)
 
     def varies(self, e: Expr) -> bool:
         """Say whether `e` may differ between the threads of a block."""
