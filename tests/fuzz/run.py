@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one case")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     parser.add_argument("--guard", action="store_true", help="put every buffer next to an inaccessible page")
     parser.add_argument("--only", type=int, help="check and shrink this seed alone, in this process")
     args = parser.parse_args()
@@ -72,7 +73,7 @@ def main() -> int:
     done = 0
 
     def feed(w: _Worker) -> None:
-        seed = next(seeds, None)
+        seed = None if args.fail_fast and failures else next(seeds, None)
         if seed is None:
             w.seed = None
             w.pipe.send(None)
