@@ -22,6 +22,7 @@ from jitflow.ops import (
     rearranging,
     reduce,
     scan,
+    scattering,
     splitting,
     trigonometric,
 )
@@ -157,14 +158,21 @@ var = lift(reduce.var)
 vecdot = lift(linalg.vecdot)
 
 # scans, sorting, scattering
+# what cannot be, and says so
+argwhere = lift(data_dependent.argwhere)
 cumulative_max = lift(scan.cumulative_max)
 cumulative_min = lift(scan.cumulative_min)
 cumulative_prod = lift(scan.cumulative_prod)
 cumulative_sum = lift(scan.cumulative_sum)
 logcumsumexp = lift(scan.logcumsumexp)
-# what cannot be, and says so
-argwhere = lift(data_dependent.argwhere)
 nonzero = lift(data_dependent.nonzero)
+scatter = lift(scattering.scatter)
+scatter_along_axis = lift(scattering.scatter_along_axis)
+segment_max = lift(scattering.segment_max)
+segment_mean = lift(scattering.segment_mean)
+segment_min = lift(scattering.segment_min)
+segment_prod = lift(scattering.segment_prod)
+segment_sum = lift(scattering.segment_sum)
 unique_all = lift(data_dependent.unique_all)
 unique_counts = lift(data_dependent.unique_counts)
 unique_inverse = lift(data_dependent.unique_inverse)

@@ -9,18 +9,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, float32, float64, int64, uint64
-from jitflow.dtypes import index as index_dtype
+from jitflow.dtypes import SUPPORTED, float32, float64, int64
 from jitflow.errors import DTypeError, IndexRangeError, ShapeError, StaticIndexError
-from jitflow.expr import Expr, as_index, call, cast, const, minimum, select
+from jitflow.expr import Expr, as_index, call, const, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.axes import normalize_axis, row_major
-from jitflow.ops.broadcast import aligned, broadcast_to, reduce_sum_op
+from jitflow.ops.broadcast import aligned, broadcast_to
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import equal_op, less_op, where_op
-from jitflow.ops.creation import arange_op, dim_size
+from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
+from jitflow.ops.compare import less_op, where_op
+from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add_op, multiply_op
-from jitflow.ops.movement import reshape_op
+from jitflow.ops.movement import reshape_to
+from jitflow.ops.scattering import segment_sum_along_axis_op, segment_sum_op
 from jitflow.ops.testdata import INTEGERS, Array, draw
 from jitflow.types import (
     Dim,
@@ -32,31 +33,10 @@ from jitflow.types import (
     unify,
 )
 
-_LARGEST = int64.max
-
-
-def _check_indices(what: str, indices: TensorType) -> None:
-    if not indices.dtype.is_integer:
-        raise DTypeError(f"{what}: indices must be integers, got {indices.dtype}")
-
 
 def _checked(raw: Expr, extent: Dim, position: Expr) -> Expr:
     """Return index `raw`, number `position` of its tensor, as a subscript of an axis of size `extent`."""
-    if raw.type.dtype is uint64:
-        raw = minimum(raw, const(_LARGEST, raw.type))  # an index of 2**63 is none, and must not become negative
-    return call("check_index", cast(raw, index_dtype), as_index(extent), position)
-
-
-def _numpy_checked(what: str, axis: int, n: int, indices: Array) -> Array:
-    """Return `indices` counted from the front; IndexRangeError names the first that is outside an axis of size `n`."""
-    signed = np.minimum(indices, _LARGEST).astype(np.int64) if indices.dtype == np.uint64 else indices.astype(np.int64)
-    wrapped = np.where(signed < 0, signed + n, signed)
-    bad = (wrapped < 0) | (wrapped >= n)
-    if bad.any():
-        place = tuple(int(k) for k in np.unravel_index(int(np.argmax(bad)), bad.shape))
-        where = f" at {place[0] if len(place) == 1 else place}" if place else ""
-        raise IndexRangeError(f"{what}: index {indices[place]}{where} is out of range for axis {axis} of size {n}")
-    return wrapped
+    return call("check_index", as_subscript(raw), as_index(extent), position)
 
 
 def _from_front(indices: Node, n: Dim) -> Node:
@@ -71,7 +51,7 @@ def _from_front(indices: Node, n: Dim) -> Node:
 def _infer_take(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
     if not 0 <= axis < x.rank:
         raise ShapeError(f"take: axis {axis} is out of range for {shape_text(x.shape)}")
-    _check_indices("take", indices)
+    check_indices("take", indices)
     if x.shape[axis] == 0 and 0 not in indices.shape:
         raise StaticIndexError(f"take: axis {axis} of {shape_text(x.shape)} has no elements to take")
     return TensorType(x.dtype, x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
@@ -91,29 +71,13 @@ def _numpy_take(x: Array, indices: Array, *, axis: int) -> Array:
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if 0 in shape:
         return np.zeros(shape, x.dtype)  # nothing is taken, so no index is looked at
-    return np.asarray(np.take(x, _numpy_checked("take", axis, x.shape[axis], indices), axis))
-
-
-def _add_up(ct: Node, positions: Node, n: Dim, axis: int) -> Node:
-    """Return, for each position of an axis of size `n`, the sum of the elements of `ct` along `axis` that name it.
-
-    A sum over a comparison of every position with every index: exact, in a fixed order, and no scatter is needed.
-    """
-    (count,) = positions.shape
-    places = reshape_op(arange_op(start=0, step=1, size=n, dtype=int64), shape=(n, 1))
-    hits = equal_op(places, reshape_op(positions, shape=(1, count)))
-    before, after = ct.shape[:axis], ct.shape[axis + 1 :]
-    spread_ct = reshape_op(ct, shape=(*before, 1, count, *after))
-    on_axes = reshape_op(hits, shape=(*(1 for _ in before), n, count, *(1 for _ in after)))
-    chosen = where_op(on_axes, spread_ct, make_constant(0, ct.dtype))
-    return reduce_sum_op(chosen, axes=(axis + 1,), dtype=ct.dtype)
+    return np.asarray(np.take(x, numpy_checked("take", axis, x.shape[axis], indices), axis))
 
 
 def _vjp_take(ct: Node, out: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node, None]:
-    n, count = x.shape[axis], element_count(indices.shape)
-    before, after = x.shape[:axis], x.shape[axis + 1 :]
-    positions = _from_front(reshape_op(indices, shape=(count,)), n)
-    return _add_up(reshape_op(ct, shape=(*before, count, *after)), positions, n, axis), None
+    count = element_count(indices.shape)
+    flat = reshape_to(ct, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
+    return segment_sum_op(flat, reshape_to(indices, (count,)), axis=axis, size=x.shape[axis]), None
 
 
 def _samples_take(rng: np.random.Generator) -> Iterator[Sample]:
@@ -197,7 +161,7 @@ def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Node:
 def _infer_along(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
     if not 0 <= axis < x.rank:
         raise ShapeError(f"take_along_axis: axis {axis} is out of range for {shape_text(x.shape)}")
-    _check_indices("take_along_axis", indices)
+    check_indices("take_along_axis", indices)
     what = f"take_along_axis of {shape_text(x.shape)} at {shape_text(indices.shape)}"
     if x.rank != indices.rank:
         raise ShapeError(f"{what}: both must have the same rank")
@@ -217,19 +181,12 @@ def _element_along(index: Index, x: Reader, indices: Reader, *, axis: int) -> Ex
 def _numpy_along(x: Array, indices: Array, *, axis: int) -> Array:
     if 0 in indices.shape:
         return np.zeros(indices.shape, x.dtype)
-    checked = _numpy_checked("take_along_axis", axis, x.shape[axis], indices)
+    checked = numpy_checked("take_along_axis", axis, x.shape[axis], indices)
     return np.take_along_axis(x, checked, axis)
 
 
 def _vjp_along(ct: Node, out: Node, x: Node, indices: Node, *, axis: int) -> tuple[Node, None]:
-    """Add up along the axis alone: each row has indices of its own."""
-    n, shape = x.shape[axis], ct.shape
-    before, count, after = shape[:axis], shape[axis], shape[axis + 1 :]
-    ones = ((1,) * len(before), (1,) * len(after))
-    places = reshape_op(arange_op(start=0, step=1, size=n, dtype=int64), shape=(*ones[0], n, 1, *ones[1]))
-    hits = equal_op(places, reshape_op(_from_front(indices, n), shape=(*before, 1, count, *after)))
-    chosen = where_op(hits, reshape_op(ct, shape=(*before, 1, count, *after)), make_constant(0, ct.dtype))
-    return reduce_sum_op(chosen, axes=(axis + 1,), dtype=ct.dtype), None
+    return segment_sum_along_axis_op(ct, indices, axis=axis, size=x.shape[axis]), None
 
 
 def _samples_along(rng: np.random.Generator) -> Iterator[Sample]:
@@ -315,7 +272,7 @@ def _infer_gather(x: TensorType, *indices: TensorType) -> TensorType:
     if not 0 < len(indices) <= x.rank:
         raise ShapeError(f"gather: {len(indices)} tensors of indices for {shape_text(x.shape)}")
     for i in indices:
-        _check_indices("gather", i)
+        check_indices("gather", i)
     picked = broadcast_shapes([i.shape for i in indices], "gather: indices of")
     if 0 in x.shape[: len(indices)] and 0 not in picked:
         raise StaticIndexError(f"gather: {shape_text(x.shape)} has no elements to take")
@@ -341,7 +298,7 @@ def _numpy_gather(x: Array, *indices: Array) -> Array:
     if 0 in shape:
         return np.zeros(shape, x.dtype)
     full = np.broadcast_arrays(*indices)
-    return np.asarray(x[tuple(_numpy_checked("gather", axis, x.shape[axis], i) for axis, i in enumerate(full))])
+    return np.asarray(x[tuple(numpy_checked("gather", axis, x.shape[axis], i) for axis, i in enumerate(full))])
 
 
 def _vjp_gather(ct: Node, out: Node, x: Node, *indices: Node) -> tuple[Node | None, ...]:
@@ -354,9 +311,9 @@ def _vjp_gather(ct: Node, out: Node, x: Node, *indices: Node) -> tuple[Node | No
         positions = own if positions is None else add_op(multiply_op(positions, dim_size(n, int64)), own)
     assert positions is not None
     count = element_count(picked)
-    flat = reshape_op(broadcast_to(positions, picked), shape=(count,))
-    total = _add_up(reshape_op(ct, shape=(count, *rest)), flat, mul_dims(*x.shape[:rank]), 0)
-    return (reshape_op(total, shape=x.shape), *(None for _ in indices))
+    flat = reshape_to(broadcast_to(positions, picked), (count,))
+    total = segment_sum_op(reshape_to(ct, (count, *rest)), flat, axis=0, size=mul_dims(*x.shape[:rank]))
+    return (reshape_to(total, x.shape), *(None for _ in indices))
 
 
 def _samples_gather(rng: np.random.Generator) -> Iterator[Sample]:
