@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from jitflow.ops import composite
+from jitflow.ops import composite, convolution, convolution_transpose, pooling
 from jitflow.tensor import lift
 
-__all__ = ["gelu", "layer_norm", "log_softmax", "relu", "sigmoid", "silu", "softmax"]
+__all__ = [
+    "avg_pool",
+    "conv",
+    "conv_transpose",
+    "gelu",
+    "layer_norm",
+    "log_softmax",
+    "max_pool",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softmax",
+]
 
+# activations
 gelu = lift(composite.gelu)
-layer_norm = lift(composite.layer_norm)
 log_softmax = lift(composite.log_softmax)
 relu = lift(composite.relu)
 sigmoid = lift(composite.sigmoid)
 silu = lift(composite.silu)
 softmax = lift(composite.softmax)
+
+# convolution and pooling
+avg_pool = lift(pooling.avg_pool)
+conv = lift(convolution.conv)
+conv_transpose = lift(convolution_transpose.conv_transpose)
+max_pool = lift(pooling.max_pool)
+
+# normalization
+layer_norm = lift(composite.layer_norm)

@@ -1,0 +1,225 @@
+"""Functions of neural networks: what users may write, sizes, transposes of each other, gradients, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jitflow as jf
+from jitflow.graph import as_node, toposort
+from jitflow.rewrite import rewrite
+
+nn = jf.nn
+RNG = np.random.default_rng(11)
+
+
+def array(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape)
+
+
+def products(*tensors: jf.Tensor) -> list[tuple[Any, Any]]:
+    """Return the shapes of the factors of the matrix products that `tensors` come down to."""
+    nodes = [as_node(t) for t in tensors]
+    done = rewrite(nodes)
+    order = toposort([done[n] for n in nodes])
+    return [(n.inputs[0].shape, n.inputs[1].shape) for n in order if n.op.name == "matmul"]
+
+
+def correlate(x: np.ndarray, w: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
+    """Return the convolution of one image [C, H, W] with weights [O, C, h, w], one result after the other."""
+    sizes = w.shape[2:]
+    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:], sizes, strides, strict=True)]
+    out = np.empty((len(w), *counts))
+    for o, p, q in np.ndindex(*out.shape):
+        i, j = p * strides[0], q * strides[1]
+        out[o, p, q] = np.sum(w[o] * x[:, i : i + sizes[0], j : j + sizes[1]])
+    return out
+
+
+# ---- conv
+
+
+def test_conv_with_symbolic_batch_and_image_is_one_program_for_all_sizes() -> None:
+    x = jf.placeholder("x", jf.float64, ("n", 3, "h", "w"))
+    w, b = array(5, 3, 3, 2), array(5)
+    y = nn.conv(x, w, b, stride=(2, 1), padding=((1, 1), (0, 1)))
+    assert str(y.shape) == "(n, 5, (h + 1)//2, w)"
+    session = jf.Session(y)
+    for n, height, width in ((2, 7, 6), (1, 1, 1), (3, 4, 9), (0, 5, 5)):
+        image = array(n, 3, height, width)
+        padded = np.pad(image, ((0, 0), (0, 0), (1, 1), (0, 1)))
+        expected = [correlate(one, w, (2, 1)) + b[:, None, None] for one in padded]
+        got = session.run(y, {x: image})
+        assert got.shape == (n, 5, (height + 1) // 2, width)
+        for k in range(n):
+            np.testing.assert_allclose(got[k], expected[k], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("size", "dilation"), [(1, 1), (2, 1), (3, 1), (3, 2), (4, 1)])
+def test_same_padding_gives_a_result_for_every_stride(stride: int, size: int, dilation: int) -> None:
+    w = array(1, 1, size)
+    symbolic = jf.placeholder("x", jf.float64, (1, 1, "n"))
+    for n in (1, 5, 8):
+        x = array(1, 1, n)
+        y = nn.conv(x, w, stride=stride, padding="same", dilation=dilation)
+        assert y.shape == (1, 1, -(-n // stride))
+        # The zeros come first half before, then half after: as many as the last window lacks.
+        lack = max((y.shape[2] - 1) * stride + (size - 1) * dilation + 1 - n, 0)
+        padded = np.pad(x[0, 0], (lack // 2, lack - lack // 2))
+        starts = range(0, y.shape[2] * stride, stride)
+        expected = [sum(w[0, 0, k] * padded[p + k * dilation] for k in range(size)) for p in starts]
+        np.testing.assert_allclose(jf.interpret(y, {})[0, 0], expected, rtol=1e-12, atol=1e-12)
+        z = nn.conv(symbolic, w, stride=stride, padding="same", dilation=dilation)
+        np.testing.assert_array_equal(jf.interpret(z, {symbolic: x}), jf.interpret(y, {}))
+
+
+def test_conv_of_one_element_is_a_matmul_of_the_input_itself() -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 8, 6, 6))
+    y = nn.conv(x, np.ones((4, 8, 1, 1), np.float32))
+    assert "windows" not in jf.show_graph(y)
+    ops = [n.op.name for n in toposort([rewrite([as_node(y)])[as_node(y)]])]
+    assert "windows" not in ops
+
+
+def test_a_depthwise_convolution_keeps_channels_apart() -> None:
+    x, w = array(2, 3, 5, 5), array(3, 1, 3, 3)
+    got = jf.interpret(nn.conv(x, w, groups=3), {})
+    for n, c in np.ndindex(2, 3):
+        np.testing.assert_allclose(got[n, c], correlate(x[n, c : c + 1], w[c : c + 1], (1, 1))[0], rtol=1e-12)
+
+
+def test_the_gradient_of_the_weights_is_one_product_over_batch_and_places() -> None:
+    x = jf.placeholder("x", jf.float32, (7, 3, 6, 6))
+    w = jf.placeholder("w", jf.float32, (5, 3, 3, 3))
+    y = nn.conv(x, w)
+    assert products(jf.gradients(jf.sum(y * y), w))[-1] == ((5, 7 * 16), (7 * 16, 27))
+
+
+def test_the_product_of_a_convolution_reads_windows_and_weights_as_they_lie() -> None:
+    x = jf.placeholder("x", jf.float32, (1, 16, 20, 20))
+    w = jf.variable("w", np.ones((16, 16, 3, 3), np.float32))
+    text = jf.Session(nn.conv(x, w, padding=1)).dump("loops")
+    product = next(part for part in text.split("\nkernel ") if "packed" in part or "direct" in part)
+    assert "left factor read in place" in product
+    loads = [line for line in product.splitlines() if "= windows_0[" in line]
+    assert loads
+    assert not any("%" in line or "//" in line for line in loads)
+
+
+# ---- conv_transpose
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"stride": (3, 2), "padding": ((1, 0), (0, 2)), "dilation": (1, 2)},
+        {"groups": 2, "stride": 2},
+        {"groups": 4, "dilation": 2},
+    ],
+)
+def test_conv_transpose_is_the_transpose_of_conv(arguments: dict[str, Any]) -> None:
+    """<conv(x), y> = <x, conv_transpose(y)> for the shapes that go together."""
+    x, w = array(2, 4, 9, 8), array(8, 4 // arguments.get("groups", 1), 3, 2)
+    there = nn.conv(x, w, **arguments)
+    y = array(*there.shape)
+    # What the last window does not reach is what `output_padding` puts back.
+    back = nn.conv_transpose(y, w, **arguments)
+    more = tuple(n - m for n, m in zip(x.shape[2:], back.shape[2:], strict=True))
+    back = nn.conv_transpose(y, w, output_padding=more, **arguments)
+    assert back.shape == x.shape
+    left, right = jf.Session([there, back]).run([there, back], {})
+    assert np.sum(left * y) == pytest.approx(np.sum(x * right), rel=1e-12)
+
+
+def test_conv_transpose_with_symbolic_sizes() -> None:
+    x = jf.placeholder("x", jf.float64, ("n", 2, "h", 3))
+    w = array(2, 3, 3, 3)
+    y = nn.conv_transpose(x, w, stride=2, padding=1, output_padding=1)
+    assert str(y.shape) == "(n, 3, h*2, 6)"
+    session = jf.Session(y)
+    for n, height in ((2, 4), (1, 1), (0, 2)):
+        image = array(n, 2, height, 3)
+        expected = jf.interpret(nn.conv_transpose(image, w, stride=2, padding=1, output_padding=1), {})
+        np.testing.assert_allclose(session.run(y, {x: image}), expected, rtol=1e-12)
+
+
+# ---- pooling
+
+
+def test_windows_do_not_overlap_by_default() -> None:
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    assert jf.interpret(nn.max_pool(x, 2), {}).tolist() == [[[[5, 7], [13, 15]]]]
+    assert jf.interpret(nn.avg_pool(x, (2, 4)), {}).tolist() == [[[[3.5], [11.5]]]]
+
+
+def test_padding_is_never_the_greatest_element() -> None:
+    x = -np.ones((1, 1, 3))
+    assert jf.interpret(nn.max_pool(x, 2, stride=1, padding=1), {}).tolist() == [[[-1, -1, -1, -1]]]
+    small = np.full((1, 1, 3), -128, np.int8)
+    assert jf.interpret(nn.max_pool(small, 3, padding=1), {}).tolist() == [[[-128]]]
+
+
+def test_the_derivative_is_shared_among_equal_greatest_elements() -> None:
+    x = jf.constant([[[1.0, 3.0, 3.0, 2.0]]])
+    y = nn.max_pool(x, 3, stride=1)
+    assert jf.interpret(jf.gradients(jf.sum(y), x), {}).tolist() == [[[0, 1, 1, 0]]]
+
+
+def test_pools_with_symbolic_sizes() -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 3, "h", "w"))
+    ys = [
+        nn.max_pool(x, 3, stride=2, padding=1),
+        nn.avg_pool(x, 2),
+        nn.avg_pool(x, 3, padding=1, count_include_pad=False),
+    ]
+    session = jf.Session(ys)
+    for shape in ((2, 3, 7, 6), (1, 3, 2, 2)):
+        image = array(*shape).astype(np.float32)
+        for got, expected in zip(session.run(ys, {x: image}), jf.interpret(ys, {x: image}), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+    with pytest.raises(jf.FeedError, match="the axis is too short"):
+        session.run(ys, {x: np.zeros((1, 3, 1, 4), np.float32)})
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x, w: nn.conv(x, w, stride=0),
+            jf.GraphError,
+            "stride must be an int of at least 1, or 2 of them",
+        ),
+        (lambda x, w: nn.conv(x, w, stride=(1, 1, 1)), jf.GraphError, r"or 2 of them, got \(1, 1, 1\)"),
+        (lambda x, w: nn.conv(x, w, dilation=1.5), jf.GraphError, "conv: dilation must be an int"),
+        (lambda x, w: nn.conv(x, w, padding="full"), jf.GraphError, "'same', 'valid', ints or pairs, got 'full'"),
+        (lambda x, w: nn.conv(x, w, padding=-1), jf.GraphError, "padding must be an int of at least 0"),
+        (lambda x, w: nn.conv(x, w, padding=((1, 1),)), jf.GraphError, "a pair for each of 2 axes"),
+        (lambda x, w: nn.conv(x, w, groups=0), jf.GraphError, "groups must be an int of at least 1"),
+        (lambda x, w: nn.conv(x[0], w), jf.ShapeError, "both have as many axes"),
+        (lambda x, w: nn.conv(x, w[:, :2]), jf.ShapeError, "channels of w, 1 groups, and of x: 2 and 3 differ"),
+        (
+            lambda x, w: nn.conv(x[..., :2], w),
+            jf.ShapeError,
+            "over 3 elements does not fit axis 3, padded to 2",
+        ),
+        (lambda x, w: nn.conv_transpose(x, w, padding="same"), jf.GraphError, "padding must be ints or pairs"),
+        (lambda x, w: nn.conv_transpose(x, w, output_padding=1), jf.ShapeError, "less than the stride 1"),
+        (lambda x, w: nn.max_pool(x, (2, 2, 2)), jf.GraphError, "max_pool: window must be an int of at least 1"),
+        (lambda x, w: nn.max_pool(x, 2, padding=2), jf.ShapeError, "padding 2 and 2 must be less than the window, 2"),
+        (lambda x, w: nn.max_pool(x, 2, padding="same"), jf.ShapeError, "got 'same'"),
+        (lambda x, w: nn.max_pool(x[0, 0], 2), jf.ShapeError, "a batch, channels and an axis to slide along"),
+        (lambda x, w: nn.avg_pool(x, 9), jf.ShapeError, "a window of 9 does not fit axis 2, padded to 5"),
+    ],
+)
+def test_errors_are_in_the_users_terms(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call(jf.zeros((1, 3, 5, 5)), jf.zeros((3, 3, 3, 3)))
+    assert "test_nn.py" in str(caught.value)
