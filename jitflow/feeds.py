@@ -6,14 +6,14 @@ agree, guards that inference left open.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitflow.dtypes import DType, bfloat16, numpy_dtype
 from jitflow.errors import DTypeError, FeedError, FeedIndexError, at_site
-from jitflow.expr import Var
+from jitflow.expr import Expr, Var
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.halves import nearest_half
 from jitflow.simplify import evaluate_index, free_vars, split_linear
@@ -198,9 +198,18 @@ def _solve(d: Dim, size: int, place: str, dims: dict[Var, int]) -> bool:
 def _check_dims_are_known(order: Sequence[Node], dims: Mapping[Var, int]) -> None:
     known = set(dims)
     for node in order:
-        for d in node.shape:
+        for d in (*node.shape, *(d for _, value in node.attrs for d in _dims_in(value))):
             for var in free_vars(d) - known:
                 raise FeedError(at_site(f"dim {var.name} of {node!r} is set by no feed", node.site))
+
+
+def _dims_in(value: Any) -> Iterator[Expr]:
+    """Yield the symbolic dims in attribute `value`."""
+    if isinstance(value, Expr):
+        yield value
+    elif isinstance(value, tuple):
+        for x in value:
+            yield from _dims_in(x)
 
 
 def check_guards(order: Sequence[Node], dims: Mapping[Var, int], skip: Mapping[Node, Any]) -> None:
