@@ -142,6 +142,8 @@ def _infer_fold(x: TensorType, *, shape: Shape, strides: Numbers, dilations: Num
     sizes, counts = x.shape[-2 * spatial : -spatial], x.shape[-spatial:]
     for n, size, count, stride, dilation in zip(shape, sizes, counts, strides, dilations, strict=True):
         what = f"fold_windows of {shape_text(x.shape)} into {shape_text(shape)}"
+        if stride < 1 or dilation < 1:
+            raise ShapeError(f"{what}: strides and dilations are at least 1, got {stride} and {dilation}")
         unify(window_count(n, size, stride, dilation), count, f"{what}: windows along an axis")
     return TensorType(x.dtype, (*x.shape[: -2 * spatial], *shape))
 
