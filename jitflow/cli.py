@@ -1,18 +1,22 @@
 """The ``jitflow`` command: demo, run, dump, compare, bench, doctor. Arguments in, text and files out.
 
-``run``, ``dump`` and ``compare`` take a graph as text (a ``.graph`` file, `jitflow.graph_text`) and feeds as ``.npy``
-files (``--feed x=images.npy``); ``run`` and ``compare`` make random feeds with ``--random SEED``.
+``run``, ``dump`` and ``compare`` take a graph with its weights (a ``.jitflow`` file, `jitflow.graph_file`) or as text
+alone (a ``.graph`` file, `jitflow.graph_text`) and feeds as ``.npy`` files (``--feed x=images.npy``); ``run`` and
+``compare`` make random feeds with ``--random SEED``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -20,11 +24,16 @@ from jitflow import demo, doctor
 from jitflow.comparison import compare
 from jitflow.compile_log import STAGES
 from jitflow.config import override
+from jitflow.dtypes import numpy_dtype
 from jitflow.errors import FeedError, FormatError, JitflowError
-from jitflow.graph import Node
+from jitflow.expr import Var
+from jitflow.graph import Node, toposort
+from jitflow.graph_file import MAGIC, load_graph, read_graph
+from jitflow.graph_printer import FRESH
 from jitflow.graph_text import Graph, parse_graph
 from jitflow.session import Session
 from jitflow.simplify import evaluate_index, free_vars
+from jitflow.tensor import as_tensor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever reads has gone; what Python still holds must not be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (JitflowError, OSError) as error:
+    except (JitflowError, OSError, MemoryError) as error:
         print(f"jitflow: {error}", file=sys.stderr)
         return 2
 
@@ -75,12 +84,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
-    p.add_argument("graph", type=Path, help="a .graph file, or - for standard input")
+    p.add_argument("graph", type=Path, help="a .jitflow or .graph file, or - for standard input")
     p.add_argument(
         "--arrays",
         type=Path,
         metavar="FILE.npz",
-        help="the large arrays that the text only names: numpy.savez(FILE, **jitflow.graph_arrays(fetches))",
+        help="the large arrays that a .graph file only names: numpy.savez(FILE, **jitflow.graph_arrays(fetches))",
     )
     if feeds:
         p.add_argument("--feed", action="append", default=[], metavar="NAME=FILE.npy", help="the value of an input")
@@ -89,7 +98,16 @@ def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
 
 
 def _read(args: argparse.Namespace) -> Graph:
-    data = sys.stdin.buffer.read() if str(args.graph) == "-" else args.graph.read_bytes()
+    if str(args.graph) == "-":
+        data = sys.stdin.buffer.read()
+        if data.startswith(MAGIC):
+            return read_graph(data)
+    else:
+        with args.graph.open("rb") as file:
+            start = file.read(len(MAGIC))
+            if start == MAGIC:
+                return load_graph(args.graph)
+            data = start + file.read()
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -97,54 +115,90 @@ def _read(args: argparse.Namespace) -> Graph:
     if args.arrays is None:
         # Code does not depend on what is in constants, except for single numbers, which stand in the text.
         return parse_graph(text, stand_ins=args.run is _dump)
-    with np.load(args.arrays, allow_pickle=False) as arrays:
-        return parse_graph(text, dict(arrays))
+    try:
+        with np.load(args.arrays, allow_pickle=False) as arrays:
+            table = dict(arrays)
+    except (ValueError, EOFError, TypeError, BadZipFile) as error:
+        raise FormatError(f"--arrays {args.arrays}: this is no .npz file: {error}") from None
+    return parse_graph(text, table)
 
 
-def _placeholders(graph: Graph) -> list[tuple[str, Node]]:
-    return [(label, t.node) for label, t in graph.nodes.items() if t.node.op.name == "placeholder"]
+def _inputs(graph: Graph) -> dict[str, Node]:
+    """Return the placeholders that the graph's outputs depend on, by name."""
+    labels = {t.node: label for label, t in graph.nodes.items()}
+    order = toposort(t.node for t in graph.fetches.values())
+    return {node.name or labels[node]: node for node in order if node.op.name == "placeholder"}
 
 
 def _feeds(graph: Graph, args: argparse.Namespace) -> dict[Any, Any]:
-    given: dict[str, Any] = {}
-    for item in args.feed:
-        name, equals, file = item.partition("=")
-        if not equals:
-            raise FeedError(f"--feed {item!r}: expected NAME=FILE.npy")
-        given[name] = np.load(file, allow_pickle=False)
-    sizes: dict[str, int] = {}
-    for item in args.dim:
-        name, _, number = item.partition("=")
-        if not number.isdigit():
-            raise FormatError(f"--dim {item!r}: expected NAME=N")
-        sizes[name] = int(number)
+    inputs = _inputs(graph)
+    given = {name: _array(name, file) for name, file in _pairs(args.feed, "--feed", "NAME=FILE.npy", inputs, "input")}
+    dims = _dim_names(inputs.values())
+    sizes: dict[Var, int] = {}
+    for name, number in _pairs(args.dim, "--dim", "NAME=N", {name: v for v, name in dims.items()}, "dim"):
+        if not re.fullmatch("[0-9]{1,18}", number):
+            raise FormatError(f"--dim {name}={number}: expected NAME=N")
+        sizes[next(v for v, known in dims.items() if known == name)] = int(number)
+    for name, array in given.items():
+        for d, size in zip(inputs[name].shape, array.shape, strict=False):
+            if isinstance(d, Var):
+                sizes.setdefault(d, size)
     rng = np.random.default_rng(args.random)
     feeds: dict[Any, Any] = {}
-    for label, node in _placeholders(graph):
-        tensor = graph.nodes[label]
-        name = node.name or label
+    for name, node in inputs.items():
         if name in given:
-            feeds[tensor] = given.pop(name)
+            feeds[as_tensor(node)] = given[name]
         elif args.random is not None:
-            feeds[tensor] = _made_up(node, sizes, rng)
+            feeds[as_tensor(node)] = _made_up(name, node, sizes, rng)
         else:
             raise FeedError(f"input {name!r} is not fed: give --feed {name}=FILE.npy, or --random SEED")
-    if given:
-        raise FeedError(
-            f"unknown feed {next(iter(given))!r}: the graph's inputs are "
-            f"{', '.join(repr(n.name or label) for label, n in _placeholders(graph))}"
-        )
     return feeds
 
 
-def _made_up(node: Node, sizes: dict[str, int], rng: np.random.Generator) -> Any:
-    shape = tuple(evaluate_index(d, {v: sizes.setdefault(v.name, 7) for v in free_vars(d)}) for d in node.shape)
-    kind = node.dtype.kind
-    if kind == "f":
-        return rng.standard_normal(shape).astype(node.dtype.np)
-    if kind == "b":
+def _pairs(
+    items: Sequence[str], option: str, form: str, known: Mapping[str, object], what: str
+) -> Iterator[tuple[str, str]]:
+    """Split ``NAME=VALUE`` arguments, each name once and among those `known`."""
+    seen = set()
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise FormatError(f"{option} {item!r}: expected {form}")
+        if name not in known:
+            names = ", ".join(map(repr, known)) or "none"
+            raise FeedError(f"{option} {item!r}: the graph has no {what} {name!r}; its {what}s are {names}")
+        if name in seen:
+            raise FeedError(f"{option} {item!r}: {what} {name!r} is given twice")
+        seen.add(name)
+        yield name, value
+
+
+def _array(name: str, file: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FeedError(f"--feed {name}={file}: this is no .npy file: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise FeedError(f"--feed {name}={file}: this holds several arrays; expected one, in a .npy file")
+    return array
+
+
+def _dim_names(inputs: Iterable[Node]) -> dict[Var, str]:
+    """Return the dims of `inputs` by the names that the graph's text has for them."""
+    dims = sorted({v for node in inputs for d in node.shape for v in free_vars(d)}, key=lambda v: v.serial)
+    numbers = count()
+    return {v: f"_{next(numbers)}" if FRESH.fullmatch(v.name) else v.name for v in dims}
+
+
+def _made_up(name: str, node: Node, sizes: dict[Var, int], rng: np.random.Generator) -> Any:
+    shape = tuple(evaluate_index(d, {v: sizes.setdefault(v, 7) for v in free_vars(d)}) for d in node.shape)
+    if any(n < 0 for n in shape):
+        raise FeedError(f"input {name!r} cannot have shape {shape}: choose other sizes with --dim")
+    if node.dtype.is_float:
+        return rng.standard_normal(shape).astype(numpy_dtype(node.dtype))
+    if node.dtype.is_bool:
         return rng.random(shape) < 0.5
-    return rng.integers(0, 10, shape).astype(node.dtype.np)
+    return rng.integers(0, 10, shape).astype(numpy_dtype(node.dtype))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -41,8 +41,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -176,7 +176,7 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     with ExitStack() as stack:
         file = stack.enter_context(_open(os.fspath(path)))
         size = os.fstat(file.fileno()).st_size
-        with _about(str(path)):
+        with _About(str(path)):
             return _read(file, size, lambda name: stack.enter_context(_open_beside(path, name)))
 
 
@@ -186,7 +186,7 @@ def read_graph(data: bytes) -> Graph:
     def open_beside(name: str) -> NoReturn:
         raise FormatError(f"the weights are in {name!r}, which is beside a file only")
 
-    with _about("the graph"):
+    with _About("the graph"):
         return _read(BytesIO(data), len(data), open_beside)
 
 
@@ -253,7 +253,7 @@ def _read(file: BinaryIO, size: int, open_beside: Any) -> Graph:
     found: dict[str, ArrayData] = {}
     if head.weights is not None:
         second = open_beside(head.weights)
-        with _about(head.weights):
+        with _About(head.weights):
             found = read_tensors(second, 0, os.fstat(second.fileno()).st_size)
     elif head.end < size:
         found = read_tensors(file, head.end, size)
@@ -333,23 +333,27 @@ def _name_problem(name: str) -> str | None:
     return None
 
 
-@contextmanager
-def _about(path: str) -> Iterator[None]:
-    """Have errors in a file begin with its name, and be those that a reader may raise."""
-    try:
-        yield
-    except (DTypeError, LimitError, OutOfMemoryError) as error:
-        # Of these, only what is true of the machine is no fault of the file.
-        kind = FormatError if isinstance(error, DTypeError) and "ml_dtypes" not in str(error) else type(error)
-        raise located(kind(f"{path}: {_first_line(error)}")) from None
-    except JitflowError as error:
-        raise located(FormatError(f"{path}: {_first_line(error)}")) from None
-    except RecursionError:
-        raise located(FormatError(f"{path}: a formula is nested too deeply")) from None
+class _About:
+    """Has errors in a file begin with its name, and be those that a reader may raise."""
 
+    def __init__(self, path: str) -> None:
+        self.path = path
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RecursionError):
+            error = FormatError("a formula is nested too deeply")
+        if not isinstance(error, JitflowError):
+            return
+        raised: type[JitflowError] = FormatError
+        # No fault of the file: a limit of ours, a package that is not there, memory that is not there.
+        if isinstance(error, (LimitError, OutOfMemoryError)) or (
+            isinstance(error, DTypeError) and "ml_dtypes" in str(error)
+        ):
+            raised = type(error)
+        raise located(raised(f"{self.path}: {str(error).splitlines()[0]}")) from None
 
 
 def _open(path: str, *, folder: int | None = None, flags: int = 0) -> FileIO:

@@ -272,6 +272,9 @@ class LineParser:
         token = self.token
         self.expect("[")
         items = self.values("]")
+        for d in items:
+            if d is None or isinstance(d, str):
+                self.fail(f"{'none' if d is None else repr(d)} is no dim; a fresh one is called _0, _1, ...", token)
         try:
             return check_shape(tuple(as_dim(d) for d in items))
         except JitflowError as error:

@@ -330,4 +330,5 @@ def _element_text(x: np.generic) -> str:
         return exact
     # The shortest digits of float32 are rounded to float64 first when read; say more where that would go astray.
     short = str(x)
-    return short if type(x)(float(short)) == x else exact
+    is_float = "." in short or "e" in short  # bfloat16 writes whole numbers without a point
+    return short if is_float and type(x)(float(short)) == x else exact
