@@ -12,6 +12,7 @@ from jitflow.errors import DTypeError
 from jitflow.expr import Expr, cast
 from jitflow.graph import Index, Node, Operand, Reader, Sample, as_node, as_operands, define_op, located
 from jitflow.halves import nearest_half
+from jitflow.ops.axes import check_device
 from jitflow.ops.testdata import Array, draw, edges
 from jitflow.types import TensorType
 
@@ -69,7 +70,7 @@ def _element(index: Index, x: Reader, dtype: DType) -> Expr:
     return cast(x(*index), dtype)
 
 
-def astype(x: Operand, dtype: Any, /, *, copy: bool = True) -> Node:
+def astype(x: Operand, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Node:
     """Return `x` with its elements converted to `dtype`.
 
     Floats become integers by truncation; what does not fit saturates, NaN gives 0. Integers wrap around into narrower
@@ -83,11 +84,15 @@ def astype(x: Operand, dtype: Any, /, *, copy: bool = True) -> Node:
         The dtype wanted: jitflow's, numpy's or its name.
     copy
         Accepted for the standard's sake; tensors are values.
+    device
+        Accepted for the standard's sake: None or "session", since the session that runs a graph chooses the device.
 
     Raises
     ------
     DTypeError
         If jitflow has no such dtype.
+    DeviceError
+        For another `device`.
 
     Examples
     --------
@@ -95,6 +100,7 @@ def astype(x: Operand, dtype: Any, /, *, copy: bool = True) -> Node:
     >>> jf.interpret(jf.astype(jf.constant([1.9, -1.9, 1e30]), jf.int32), {})
     array([         1,         -1, 2147483647], dtype=int32)
     """
+    check_device(device, "astype")
     node = as_node(x)
     try:
         to = as_dtype(dtype)
