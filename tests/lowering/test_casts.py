@@ -16,7 +16,7 @@ from jitflow.dtypes import ALL, DType, bfloat16, float16, float64, int64, uint64
 from jitflow.ops.testdata import edges
 from lowering.interp import interpret
 from lowering.text import parse_kernel
-from tests.support.bits import same_bits
+from tests.support.bits import equal_bits, same_bits
 
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 WIDE = np.longdouble
@@ -103,7 +103,7 @@ def test_every_conversion_is_exact(target: str) -> None:
 
 def assert_same(got: np.ndarray, want: np.ndarray, x: np.ndarray, label: str) -> None:
     if not same_bits(got, want):
-        bad = np.flatnonzero(got.astype(np.float64) != want.astype(np.float64))[:5]
+        bad = np.flatnonzero(~equal_bits(got, want))[:5]
         raise AssertionError(f"{label}: {x[bad]} became {got[bad]}, not {want[bad]}")
 
 
