@@ -54,7 +54,7 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
             raise FeedError(at_site(f"placeholder {names[node]!r} ({node.type}) is not fed", node.site))
     arrays = {node: _located_feed(value, node, names[node]) for node, value in given.items()}
     dims = bind_dims(arrays, names)
-    _check_dims_are_known(order, dims)
+    _check_dims_are_known(order, arrays, dims)
     check_guards(order, dims, skip=arrays)
     return Binding(arrays, dims, order)
 
@@ -143,7 +143,7 @@ def open_dims(order: Sequence[Node], fed: Collection[Node]) -> set[Var]:
     known: set[Var] = set()
     for node in order:
         into = known if node in fed else used
-        for d in node.shape:
+        for d in node.shape if node in fed else _dims_of(node):
             if not isinstance(d, int):
                 into |= free_vars(d)
     return used - known
@@ -195,15 +195,22 @@ def _solve(d: Dim, size: int, place: str, dims: dict[Var, int]) -> bool:
     return True
 
 
-def _check_dims_are_known(order: Sequence[Node], dims: Mapping[Var, int]) -> None:
+def _check_dims_are_known(order: Sequence[Node], fed: Collection[Node], dims: Mapping[Var, int]) -> None:
     known = set(dims)
     for node in order:
-        for d in (*node.shape, *(d for _, value in node.attrs for d in _dims_in(value))):
+        for d in node.shape if node in fed else _dims_of(node):
             for var in free_vars(d) - known:
                 raise FeedError(at_site(f"dim {var.name} of {node!r} is set by no feed", node.site))
 
 
-def _dims_in(value: Any) -> Iterator[Expr]:
+def _dims_of(node: Node) -> Iterator[Dim]:
+    """Yield the dims in the type of `node` and in its attributes, which may have others."""
+    yield from node.shape
+    for _, value in node.attrs:
+        yield from _dims_in(value)
+
+
+def _dims_in(value: Any) -> Iterator[Dim]:
     """Yield the symbolic dims in attribute `value`."""
     if isinstance(value, Expr):
         yield value
