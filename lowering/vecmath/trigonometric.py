@@ -1,9 +1,9 @@
-"""sin and cos, as expressions; right for arguments of every size.
+"""sin, cos and tan, as expressions; right for arguments of every size.
 
-x is reduced to r = x - q*pi (f32) or x - q*pi/2 (f64), with q*pi subtracted in parts (Cody and Waite). That is exact
-enough up to a bound that few arguments ever reach. Beyond it x is multiplied by so many bits of 1/pi that whole
-periods can be forgotten piece by piece (Payne and Hanek); this stands behind one test for the whole vector, since a
-choice lane by lane would make every call pay for it.
+x is reduced to r = x - q*pi (sin and cos of f32) or x - q*pi/2, with q*pi subtracted in parts (Cody and Waite). That
+is exact enough up to a bound that few arguments ever reach. Beyond it x is multiplied by so many bits of 1/pi that
+whole periods can be forgotten piece by piece (Payne and Hanek); this stands behind one test for the whole vector, since
+a choice lane by lane would make every call pay for it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,29 @@ _COS_F64 = (
     -1.135874903688831e-11,
 )
 
+# pi/2 in three f32, of which the first two products with a q of 16 bits have no more than 48 bits.
+_HALF_PI_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
+
+# (tan(r) - r) / r^3 as a polynomial of r^2 for |r| <= 1.0035 * pi/4 (f32), pi/4 (f64); errors 2^-29.3 and 2^-60..
+_TAN_F32 = (0.33333352, 0.13332576, 0.054070186, 0.021227673, 0.01098063, -9.8144315e-05, 0.0044707265)
+_TAN_F64 = (
+    0.33333333333333376,
+    0.13333333333326083,
+    0.053968253972534054,
+    0.021869488408887854,
+    0.008863237772924637,
+    0.003592102404745582,
+    0.0014560349046540669,
+    0.0005889170002363923,
+    0.00024356624878572723,
+    8.40275695283268e-05,
+    6.637440240679032e-05,
+    -2.4567567831699813e-05,
+    4.774951811074358e-05,
+    -2.383626387282764e-05,
+    9.701884362517757e-06,
+)
+
 # The bits of 1/pi, 24 at a time: for an f32 below 2^128, 64 bits after the point.
 _BITS_OF_1_PI = (0x517CC1, 0xB72722, 0xA94FE, 0x13ABE8, 0xFA9A6E, 0xE06DB1, 0x4ACC9E, 0x21C820)
 
@@ -92,6 +115,11 @@ def cos(b: Builder, x: Var) -> Expr:
     return _sine_f64(b, x, 1) if b.wide else _sine_f32(b, x, 1)
 
 
+def tan(b: Builder, x: Var) -> Expr:
+    """The tangent of x radians."""
+    return _tangent_f64(b, x) if b.wide else _tangent_f32(b, x)
+
+
 def _sine_f32(b: Builder, x: Var, quarter: int) -> Expr:
     """sin(x + quarter*pi/2) = (-1)^j sin(r) with j = round(x/pi + quarter/2) and r = x - (j - quarter/2)*pi, in f64.
 
@@ -110,15 +138,7 @@ def _sine_f32(b: Builder, x: Var, quarter: int) -> Expr:
     # Up to here j * pi is exact to 2^-69 (2^-78), far less than any f32 is away from a multiple of pi/2 (2^-31).
     huge = b.let(compare("ge", absolute(x), 2.0 ** (40 if b.has_fma else 25)), "huge")
     with b.when(any_lane(huge)):
-        s: Expr = lift(turn, wide)
-        j: Expr = lift(F64.magic, wide)
-        for k, bits in enumerate(_BITS_OF_1_PI):
-            # A product of 48 bits, exact. Multiples of 2 leave no trace; neither does rounding: wherever a sum is too
-            # long for 53 bits its integer part is settled.
-            p = b.let(wide * (bits * 2.0 ** (-24 * (k + 1))), "p")
-            total = b.let(s + b.mad(-2.0, rounded(p * 0.5), p), "total")
-            whole = b.let(rounded(total), "whole")
-            s, j = b.let(total - whole, "s"), b.let(j + whole, "j")
+        s, j = _turns(b, wide, turn)
         b.store(last_r, select(huge, s * math.pi, b.load(last_r, "r")))
         b.store(last_j, select(huge, j, b.load(last_j, "j")))
     r = b.load(last_r, "r")
@@ -126,9 +146,80 @@ def _sine_f32(b: Builder, x: Var, quarter: int) -> Expr:
     return cast(b.from_bits(b.bits(sine) ^ (b.bits(b.load(last_j, "j")) << 63)), float32)
 
 
+def _turns(b: Builder, wide: Var, turn: float) -> tuple[Expr, Expr]:
+    """Return s and F64.magic + j with x/pi + turn = j + s modulo 2 and |s| <= 1/2, for a large f32 x, as f64."""
+    s: Expr = lift(turn, wide)
+    j: Expr = lift(F64.magic, wide)
+    for k, bits in enumerate(_BITS_OF_1_PI):
+        # A product of 48 bits, exact. Multiples of 2 leave no trace; neither does rounding: wherever a sum is too
+        # long for 53 bits its integer part is settled.
+        p = b.let(wide * (bits * 2.0 ** (-24 * (k + 1))), "p")
+        total = b.let(s + b.mad(-2.0, rounded(p * 0.5), p), "total")
+        whole = b.let(rounded(total), "whole")
+        s, j = b.let(total - whole, "s"), b.let(j + whole, "j")
+    return s, j
+
+
+def _tangent_f32(b: Builder, x: Var) -> Expr:
+    """tan(|x|) = tan(r + rest) or -1 / tan(r + rest), with |x| = q*pi/2 + r + rest."""
+    a = b.let(absolute(x), "a")
+    shifted = b.let(b.mad(2 / math.pi, a, b.format.magic), "shifted")
+    q = b.let(shifted - b.format.magic, "q")
+    # Exact: the difference is a multiple of 2^-23 and below 1.
+    first = b.let(b.fma(-_HALF_PI_F32[0], q, a), "first")
+    second, lost = two_product(b, q, b.const(_HALF_PI_F32[1]))
+    near = b.let(first - second, "near")
+    rest = ((first - near) - second) - b.mad(_HALF_PI_F32[2], q, lost)
+    last_r, last_rest, last_q = b.register(near, "r"), b.register(rest, "rest"), b.register(b.bits(shifted), "q")
+    huge = b.let(compare("ge", a, 2.0**16), "huge")
+    with b.when(any_lane(huge)):
+        s, _ = _turns(b, b.let(cast(a, float64), "wide"), 0.0)
+        twice = b.let(s + s, "twice")
+        whole = b.let(rounded(twice), "whole")
+        wide_r = b.let((twice - whole) * (math.pi / 2), "wide_r")
+        far = b.let(cast(wide_r, float32), "far")
+        far_rest = cast(wide_r - cast(far, float64), float32)
+        b.store(last_r, select(huge, far, b.load(last_r, "r")))
+        b.store(last_rest, select(huge, far_rest, b.load(last_rest, "rest")))
+        b.store(last_q, select(huge, cast(whole, b.integer(0).type.dtype), b.load(last_q, "q")))
+    r, rest = b.load(last_r, "r"), b.load(last_rest, "rest")
+    r2 = b.let(r * r, "r2")
+    tangent = b.let(r + b.mad(r * r2, b.horner(r2, _TAN_F32), rest), "tangent")
+    quadrant = b.load(last_q, "quadrant")
+    value = select(eq(quadrant & 1, 0), tangent, 1.0 / tangent)
+    return b.from_bits(b.bits(value) ^ (((quadrant << 31) ^ b.bits(x)) & b.sign_bit()))
+
+
 def _sine_f64(b: Builder, x: Var, quarter: int) -> Expr:
     """sin(|x| + quarter*pi/2) from the sine or cosine of r + rest, with |x| = q*pi/2 + r + rest."""
-    a = b.let(absolute(x), "a")
+    r, rest, q = _reduce(b, b.let(absolute(x), "a"))
+    quadrant = b.let(b.bits(q) + quarter, "quadrant")
+    r2 = b.let(r * r, "r2")
+    r4 = b.let(r2 * r2, "r4")
+    sine = r + b.mad(r * r2, b.polynomial(r2, r4, _SIN_F64), rest)
+    half = b.let(r2 * 0.5, "half")
+    near_one = b.let(1.0 - half, "near_one")
+    lost = (1.0 - near_one) - half
+    cosine = near_one + (b.mad(r4, b.polynomial(r2, r4, _COS_F64), lost) - r * rest)
+    value = select(eq(quadrant & 1, 0), sine, cosine)
+    sign = quadrant << 62 if quarter else (quadrant << 62) ^ b.bits(x)
+    return b.from_bits(b.bits(value) ^ (sign & b.sign_bit()))
+
+
+def _tangent_f64(b: Builder, x: Var) -> Expr:
+    """tan(|x|) = tan(r + rest) or -1 / tan(r + rest), with |x| = q*pi/2 + r + rest."""
+    r, rest, q = _reduce(b, b.let(absolute(x), "a"))
+    r2 = b.let(r * r, "r2")
+    p = b.polynomial(r2, b.let(r2 * r2, "r4"), _TAN_F64)
+    # The derivative of the tangent is near enough to 1 + r^2 for the rest.
+    tangent = b.let(r + b.mad(r * r2, p, b.mad(rest, r2, rest)), "tangent")
+    quadrant = b.let(b.bits(q), "quadrant")
+    value = select(eq(quadrant & 1, 0), tangent, 1.0 / tangent)
+    return b.from_bits(b.bits(value) ^ (((quadrant << 63) ^ b.bits(x)) & b.sign_bit()))
+
+
+def _reduce(b: Builder, a: Var) -> tuple[Var, Var, Var]:
+    """Return r, rest and q + magic with a = q*pi/2 + r + rest and |r| <= pi/4, for any a >= 0, in f64."""
     shifted = b.let(b.mad(2 / math.pi, a, F64.magic), "shifted")
     q = b.let(shifted - F64.magic, "q")
     # Exact: the difference is a multiple of 2^-52 and below 1.
@@ -143,18 +234,7 @@ def _sine_f64(b: Builder, x: Var, quarter: int) -> Expr:
         b.store(last_r, select(huge, far, b.load(last_r, "r")))
         b.store(last_rest, select(huge, far_rest, b.load(last_rest, "rest")))
         b.store(last_q, select(huge, far_q, b.load(last_q, "q")))
-    r, rest = b.load(last_r, "r"), b.load(last_rest, "rest")
-    quadrant = b.let(b.bits(b.load(last_q, "q")) + quarter, "quadrant")
-    r2 = b.let(r * r, "r2")
-    r4 = b.let(r2 * r2, "r4")
-    sine = r + b.mad(r * r2, b.polynomial(r2, r4, _SIN_F64), rest)
-    half = b.let(r2 * 0.5, "half")
-    near_one = b.let(1.0 - half, "near_one")
-    lost = (1.0 - near_one) - half
-    cosine = near_one + (b.mad(r4, b.polynomial(r2, r4, _COS_F64), lost) - r * rest)
-    value = select(eq(quadrant & 1, 0), sine, cosine)
-    sign = quadrant << 62 if quarter else (quadrant << 62) ^ b.bits(x)
-    return b.from_bits(b.bits(value) ^ (sign & b.sign_bit()))
+    return b.load(last_r, "r"), b.load(last_rest, "rest"), b.load(last_q, "q")
 
 
 def _reduce_huge(b: Builder, a: Var) -> tuple[Expr, Expr, Expr]:
