@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitflow import config, linalg, nn
 from jitflow.autodiff import gradients
+from jitflow.dtype_info import can_cast, finfo, iinfo, isdtype, result_type
 from jitflow.dtypes import (
     DType,
     bfloat16,
@@ -275,6 +276,7 @@ __all__ = [
     "bool_",
     "broadcast_arrays",
     "broadcast_to",
+    "can_cast",
     "ceil",
     "clip",
     "compare",
@@ -301,6 +303,7 @@ __all__ = [
     "exp",
     "expand_dims",
     "eye",
+    "finfo",
     "flip",
     "float16",
     "float32",
@@ -318,6 +321,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "hsplit",
+    "iinfo",
     "inf",
     "inner",
     "int8",
@@ -326,6 +330,7 @@ __all__ = [
     "int64",
     "interpret",
     "isclose",
+    "isdtype",
     "isfinite",
     "isin",
     "isinf",
@@ -379,6 +384,7 @@ __all__ = [
     "remainder",
     "repeat",
     "reshape",
+    "result_type",
     "roll",
     "rot90",
     "round",
