@@ -143,7 +143,7 @@ def open_dims(order: Sequence[Node], fed: Collection[Node]) -> set[Var]:
     known: set[Var] = set()
     for node in order:
         into = known if node in fed else used
-        for d in node.shape if node in fed else _dims_of(node):
+        for d in node.shape if node in fed else dims_of(node):
             if not isinstance(d, int):
                 into |= free_vars(d)
     return used - known
@@ -198,12 +198,12 @@ def _solve(d: Dim, size: int, place: str, dims: dict[Var, int]) -> bool:
 def _check_dims_are_known(order: Sequence[Node], fed: Collection[Node], dims: Mapping[Var, int]) -> None:
     known = set(dims)
     for node in order:
-        for d in node.shape if node in fed else _dims_of(node):
+        for d in node.shape if node in fed else dims_of(node):
             for var in free_vars(d) - known:
                 raise FeedError(at_site(f"dim {var.name} of {node!r} is set by no feed", node.site))
 
 
-def _dims_of(node: Node) -> Iterator[Dim]:
+def dims_of(node: Node) -> Iterator[Dim]:
     """Yield the dims in the type of `node` and in its attributes, which may have others."""
     yield from node.shape
     for _, value in node.attrs:

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from jitflow.dtypes import DType
 from jitflow.errors import GraphError, at_site
 from jitflow.expr import INDEX, Const, Expr, Var, as_index, const_index, maximum
+from jitflow.feeds import dims_of
 from jitflow.graph import Node
 from jitflow.record import record
 from jitflow.simplify import free_vars, is_nonnegative, same_index, simplify_index, split_linear
@@ -183,7 +184,7 @@ def guards_of(
                 owner,
             )
     for node in order:
-        for d in node.shape:
+        for d in node.shape if node in leaves else dims_of(node):
             unknown = free_vars(d) - known
             if unknown:
                 names = ", ".join(sorted(v.name for v in unknown))
