@@ -89,7 +89,7 @@ def as_dim(d: Any) -> Dim:
     if isinstance(d, int):
         if d < 0:
             raise ShapeError(f"a dim cannot be negative, got {d}")
-        if d >= MAX_ELEMENTS:
+        if d > MAX_ELEMENTS:
             raise ShapeError(f"dim {d} is too large: at most 2**60 elements")
         return d
     if isinstance(d, str):
