@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from jitflow.dtypes import numpy_dtype
 from jitflow.errors import (
     ClosedError,
     CompileError,
@@ -46,7 +47,6 @@ from runtime.buffers import (
     check_out,
     check_outs_apart,
     is_plain,
-    numpy_dtype,
     part_overlaps,
 )
 from runtime.cpu import LoadedCode
@@ -318,7 +318,7 @@ def make_entry(
     reason, signature = probe(), program.signature
     if reason is None and signature.entry not in program.code:
         reason = "the program was compiled without one"
-    if reason is None and not all(x.dtype in abi.entry_dtypes() for x in (*signature.inputs, *signature.outputs)):
+    if reason is None and not {x.dtype for x in signature.inputs} | {y.dtype for y in signature.outputs} <= set(abi.entry_dtypes()):
         reason = "numpy has no arrays of one of its dtypes"
     if reason is None and structure.kind == "dict":
         reason = "results in a dict are put together in Python"
