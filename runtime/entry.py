@@ -318,7 +318,8 @@ def make_entry(
     reason, signature = probe(), program.signature
     if reason is None and signature.entry not in program.code:
         reason = "the program was compiled without one"
-    if reason is None and not {x.dtype for x in signature.inputs} | {y.dtype for y in signature.outputs} <= set(abi.entry_dtypes()):
+    dtypes = [x.dtype for x in signature.inputs] + [y.dtype for y in signature.outputs]
+    if reason is None and not set(dtypes).issubset(abi.entry_dtypes()):
         reason = "numpy has no arrays of one of its dtypes"
     if reason is None and structure.kind == "dict":
         reason = "results in a dict are put together in Python"
