@@ -350,7 +350,8 @@ def _algebra(node: Node) -> Node | None:
             if inputs[0].op is node.op:
                 new = inputs[0].inputs[0]
         case "abs":
-            if inputs[0].op.name == "negative":
+            # Without a sign, the negative of a number is another one.
+            if inputs[0].op.name == "negative" and node.dtype.is_signed:
                 return _if_same(node, lambda: make_node(node.op, inputs[0].inputs))
             if inputs[0].op is node.op:
                 new = inputs[0]
