@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, float32, float64, int64, uint64
+from jitflow.dtypes import DType, as_dtype, float32, float64, int32, int64, uint64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op
@@ -106,7 +106,9 @@ def reduce_element(op: str, index: Index, x: Reader, axes: tuple[int, ...], dtyp
     outer = iter(index)
     body = x(*(bound[k] if k in bound else next(outer) for k in range(len(shape))))
     extents = tuple(as_index(shape[a]) for a in axes)
-    return Reduce(op, tuple(bound.values()), extents, cast(body, dtype), lanes=reduce_lanes(dtype, shape, axes))
+    # A position comes with each accumulator of argmin and argmax; they find the same one in any order.
+    widest = int32 if op in ("argmin", "argmax") and dtype.itemsize < 4 else dtype
+    return Reduce(op, tuple(bound.values()), extents, cast(body, dtype), lanes=reduce_lanes(widest, shape, axes))
 
 
 def check_axes(what: str, x: TensorType, axes: tuple[int, ...]) -> None:
