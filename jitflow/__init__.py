@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitflow import config, linalg, nn
+from jitflow import config, linalg, nn, random
 from jitflow.autodiff import gradients
 from jitflow.dtype_info import can_cast, finfo, iinfo, isdtype, result_type
 from jitflow.dtypes import (
@@ -379,6 +379,7 @@ __all__ = [
     "positive",
     "pow",
     "prod",
+    "random",
     "ravel",
     "relu",
     "remainder",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn, TypeAlias
 
-from jitflow.dtypes import index, int64
+from jitflow.dtypes import index, int64, uint64
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
     BOOL,
@@ -63,6 +63,7 @@ from lowering.loop_ir import (
 )
 from lowering.printer import ATOMIC_OPS, BUILTINS, MASK_CALLS, SPACES, show
 from lowering.to_python import SHUFFLES
+from lowering.vecmath import philox
 
 Stage: TypeAlias = Literal["any", "scalar", "after_unroll"]
 
@@ -421,8 +422,10 @@ class _Verifier:
             fits = len(types) == 1 and types[0] is BOOL.with_lanes(types[0].lanes) and e.type is BOOL
             self.check(fits, f"{e.name} takes a vector of bools and gives one", e)
         else:
-            # Powers alone are defined for integers too.
-            fits = e.type.dtype.is_float or (e.name == "pow" and e.type.dtype.is_integer)
+            # Powers are defined for integers too, random bits for u64 alone.
+            dtype = e.type.dtype
+            fits = dtype.is_float or (e.name == "pow" and dtype.is_integer)
+            fits = dtype is uint64 if e.name in philox.NAMES else fits
             fits = fits and bool(types) and all(t is e.type for t in types)
             self.check(fits, "a function takes and gives floats of one type", e)
             self.computes(e, e)

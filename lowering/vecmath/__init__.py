@@ -16,6 +16,7 @@ over every seventh; f64: over millions of random ones):
     sin, cos  0.59   0.98   0.59   1.00
     pow       0.57   1.30   0.57   1.40
     floormod, floordiv: the bits of numpy's remainder and floor_divide
+    philox_low, philox_high: random bits of u64 counters and keys (`philox`)
 
 Special values are those of the C standard (NaN stays NaN, odd functions keep -0.0, pow(1, NaN) = pow(NaN, 0) = 1);
 results underflow gradually; sin and cos are right for every finite argument. What is rare (huge arguments of sin and
@@ -31,7 +32,7 @@ from functools import cache
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Expr, Type, Var
-from lowering.vecmath import exponential, integer, power, remainder, trigonometric
+from lowering.vecmath import exponential, integer, philox, power, remainder, trigonometric
 from lowering.vecmath.builder import Builder, Function, emulate_fma
 
 __all__ = ["FUNCTIONS", "Function", "define", "emulate_fma"]
@@ -61,6 +62,8 @@ def define(name: str, of: Type, *, fma: bool = True) -> Function:
 
     With ``fma=False`` it holds no ``Fma``, for targets without the instruction.
     """
+    if name in philox.NAMES:
+        return philox.define(name, of)
     if name not in FUNCTIONS:
         raise CompilerBug(f"no function is called {name!r}; known are {', '.join(sorted(FUNCTIONS))}")
     if name == "pow" and of.dtype.is_integer:

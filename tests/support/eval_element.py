@@ -16,6 +16,7 @@ from jitflow.errors import IndexRangeError
 from jitflow.expr import (
     INDEX,
     Binary,
+    Bitcast,
     Buffer,
     Call,
     Cast,
@@ -30,6 +31,7 @@ from jitflow.expr import (
     type_of,
 )
 from jitflow.graph import Index, OpDef
+from jitflow.ops.random import philox_half
 from jitflow.simplify import evaluate_index
 from jitflow.types import TensorType
 
@@ -98,6 +100,8 @@ def value_of(e: Expr, env, memory):
             return np.bool_({"lt": x < y, "le": x <= y, "gt": x > y, "ge": x >= y, "eq": x == y, "ne": x != y}[op])
         case Cast(a, to):
             return convert(v(a), a.type.dtype, to)
+        case Bitcast(a, to):
+            return np.asarray(v(a)).view(to.np)[()]
         case Unary(op, a):
             return _unary(op, v(a), dtype)
         case Binary(op, a, b):
@@ -218,6 +222,13 @@ def _log(x: float) -> float:
     return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
 
 
+def _finite_or(fn, x: float, beyond: float) -> float:
+    try:
+        return fn(x)
+    except OverflowError:
+        return beyond
+
+
 _MATHS = {
     "exp": _exp,
     "log": _log,
@@ -225,6 +236,16 @@ _MATHS = {
     "erf": math.erf,
     "sin": lambda x: math.sin(x) if math.isfinite(x) else math.nan,
     "cos": lambda x: math.cos(x) if math.isfinite(x) else math.nan,
+    "tan": lambda x: math.tan(x) if math.isfinite(x) else math.nan,
+    "asin": lambda x: math.asin(x) if abs(x) <= 1 else math.nan,
+    "acos": lambda x: math.acos(x) if abs(x) <= 1 else math.nan,
+    "atan": math.atan,
+    "atan2": math.atan2,
+    "sinh": lambda x: _finite_or(math.sinh, x, math.copysign(math.inf, x)),
+    "cosh": lambda x: _finite_or(math.cosh, x, math.inf),
+    "asinh": math.asinh,
+    "acosh": lambda x: math.acosh(x) if x >= 1 else math.nan,
+    "atanh": lambda x: math.atanh(x) if abs(x) < 1 else math.copysign(math.inf, x) if abs(x) == 1 else math.nan,
     "pow": _power,
 }
 
@@ -236,6 +257,8 @@ def _call(name, args, dtype):
         if not 0 <= safe < extent:
             raise IndexRangeError(f"index {raw} of {extent}")
         return safe
+    if name in ("philox_low", "philox_high"):
+        return philox_half(*args, first=0 if name == "philox_low" else 2)[()]
     x = args[0]
     if name in ("floordiv", "floormod"):
         return _floor_division(name, x, args[1])
