@@ -72,7 +72,12 @@ def broadcast_to(x: Operand, /, shape: Any) -> Node:
     """Return `x` repeated along new axes in front and along axes of size 1, so that it has `shape`.
 
     A symbolic axis of `x` is never taken for 1: it must equal the dim asked for, which is checked when the graph runs
-    if it cannot be decided before. Raises ShapeError if the shapes do not fit.
+    if it cannot be decided before.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit. (For symbolic dims that turn out different it is a FeedError of the run.)
 
     Examples
     --------

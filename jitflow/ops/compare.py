@@ -62,6 +62,11 @@ def _compared(op: OpDef, x1: Operand, x2: Operand) -> Node:
 def equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 == x2`` elementwise as bool. NaN equals nothing; -0.0 equals 0.0.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -73,6 +78,11 @@ def equal(x1: Operand, x2: Operand, /) -> Node:
 
 def not_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 != x2`` elementwise as bool. NaN differs from everything.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -86,6 +96,11 @@ def not_equal(x1: Operand, x2: Operand, /) -> Node:
 def less(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 < x2`` elementwise as bool; false where either is NaN.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -97,6 +112,11 @@ def less(x1: Operand, x2: Operand, /) -> Node:
 
 def less_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 <= x2`` elementwise as bool; false where either is NaN.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -110,6 +130,11 @@ def less_equal(x1: Operand, x2: Operand, /) -> Node:
 def greater(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 > x2`` elementwise as bool; false where either is NaN.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -121,6 +146,11 @@ def greater(x1: Operand, x2: Operand, /) -> Node:
 
 def greater_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 >= x2`` elementwise as bool; false where either is NaN.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -160,6 +190,11 @@ def _truth(x: Operand) -> Node:
 def logical_and(x1: Operand, x2: Operand, /) -> Node:
     """Return whether both are true (not zero), elementwise.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -172,6 +207,11 @@ def logical_and(x1: Operand, x2: Operand, /) -> Node:
 def logical_or(x1: Operand, x2: Operand, /) -> Node:
     """Return whether either is true (not zero), elementwise.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -183,6 +223,11 @@ def logical_or(x1: Operand, x2: Operand, /) -> Node:
 
 def logical_xor(x1: Operand, x2: Operand, /) -> Node:
     """Return whether exactly one is true (not zero), elementwise.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -242,7 +287,14 @@ bitwise_right_shift_op = _bitwise("bitwise_right_shift", _shift_count("shr"), _s
 
 
 def bitwise_and(x1: Operand, x2: Operand, /) -> Node:
-    """Return ``x1 & x2`` elementwise, of bool or integers. Raises DTypeError for floats.
+    """Return ``x1 & x2`` elementwise, of bool or integers.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For floats.
 
     Examples
     --------
@@ -254,7 +306,14 @@ def bitwise_and(x1: Operand, x2: Operand, /) -> Node:
 
 
 def bitwise_or(x1: Operand, x2: Operand, /) -> Node:
-    """Return ``x1 | x2`` elementwise, of bool or integers. Raises DTypeError for floats.
+    """Return ``x1 | x2`` elementwise, of bool or integers.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For floats.
 
     Examples
     --------
@@ -266,7 +325,14 @@ def bitwise_or(x1: Operand, x2: Operand, /) -> Node:
 
 
 def bitwise_xor(x1: Operand, x2: Operand, /) -> Node:
-    """Return ``x1 ^ x2`` elementwise, of bool or integers. Raises DTypeError for floats.
+    """Return ``x1 ^ x2`` elementwise, of bool or integers.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For floats.
 
     Examples
     --------
@@ -278,7 +344,12 @@ def bitwise_xor(x1: Operand, x2: Operand, /) -> Node:
 
 
 def bitwise_invert(x: Operand, /) -> Node:
-    """Return ``~x`` elementwise, of bool or integers. Raises DTypeError for floats.
+    """Return ``~x`` elementwise, of bool or integers.
+
+    Raises
+    ------
+    DTypeError
+        For floats.
 
     Examples
     --------
@@ -292,7 +363,12 @@ def bitwise_invert(x: Operand, /) -> Node:
 def bitwise_left_shift(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 << x2`` elementwise; 0 for a count that is negative or not below the width.
 
-    Raises DTypeError for bool and floats.
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool and floats.
 
     Examples
     --------
@@ -306,7 +382,12 @@ def bitwise_left_shift(x1: Operand, x2: Operand, /) -> Node:
 def bitwise_right_shift(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 >> x2`` elementwise, filled with the sign; nothing but the sign for a count outside the width.
 
-    Raises DTypeError for bool and floats.
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool and floats.
 
     Examples
     --------
@@ -369,7 +450,10 @@ where_op: OpDef = define_op(
 def where(condition: Operand, x1: Operand, x2: Operand, /) -> Node:
     """Return `x1` where `condition` is true (not zero), else `x2`, elementwise; all three broadcast.
 
-    Raises ShapeError if they do not.
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -411,6 +495,11 @@ def maximum(x1: Operand, x2: Operand, /) -> Node:
 
     Of equal ones the second is taken, so ``maximum(0.0, -0.0)`` is -0.0, as in numpy; the derivative goes to it too.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -424,6 +513,11 @@ def minimum(x1: Operand, x2: Operand, /) -> Node:
     """Return the lesser of two, elementwise; NaN where either is NaN.
 
     Of equal ones the second is taken, so ``minimum(-0.0, 0.0)`` is 0.0, as in numpy; the derivative goes to it too.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -443,6 +537,13 @@ def clip(x: Operand, /, min: Operand | None = None, max: Operand | None = None) 
         Any tensor.
     min, max
         Bounds that broadcast with `x`; None for none. Where `min` is above `max` the result is `max`.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool.
 
     Examples
     --------

@@ -83,7 +83,10 @@ relu_op: OpDef = define_op(
 def relu(x: Operand, /) -> Node:
     """Return ``maximum(x, 0)`` elementwise; NaN stays NaN, and the derivative at 0 is 0.
 
-    Raises DTypeError for bool.
+    Raises
+    ------
+    DTypeError
+        For bool.
 
     Examples
     --------
@@ -365,6 +368,8 @@ def softmax(x: Operand, /, axis: int = -1) -> Node:
     ------
     ShapeError
         For an axis that is not there.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -378,6 +383,11 @@ def softmax(x: Operand, /, axis: int = -1) -> Node:
 
 def log_softmax(x: Operand, /, axis: int = -1) -> Node:
     """Return the logarithm of `softmax`, exact also where that is nearly 0. Arguments and errors as for `softmax`.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -516,6 +526,8 @@ def layer_norm(
     ------
     ShapeError
         For an axis that is not there, or a scale or bias of another shape.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------

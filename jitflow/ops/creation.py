@@ -213,6 +213,8 @@ def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None, device: 
         If jitflow has no such dtype.
     DeviceError
         For another `device` than None and "session".
+    ShapeError
+        For a `fill_value` with axes that do not broadcast to those of `x`.
 
     Examples
     --------

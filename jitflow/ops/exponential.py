@@ -170,6 +170,8 @@ def pow(x1: Operand, x2: Operand, /) -> Node:
         For two bool tensors.
     GraphError
         For an integer base and a negative Python int, whose powers are fractions.
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------

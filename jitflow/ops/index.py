@@ -141,6 +141,8 @@ def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Node:
         For an axis that is not there.
     IndexRangeError
         While the graph runs, for an index outside the axis; it names the first.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------

@@ -128,6 +128,10 @@ def concat(arrays: Sequence[Operand], /, *, axis: int | None = 0) -> Node:
     ------
     ShapeError
         If ranks or other axes differ, or there is nothing to join.
+    StaticIndexError
+        For an axis that is not there.
+    DTypeError
+        If `arrays` is no tuple or list.
 
     Examples
     --------
@@ -184,7 +188,14 @@ stack_op = define_op(
 def stack(arrays: Sequence[Operand], /, *, axis: int = 0) -> Node:
     """Return tensors of one shape joined along a new axis, promoted to one dtype.
 
-    Raises ShapeError if their shapes differ, StaticIndexError for a place outside the result's axes.
+    Raises
+    ------
+    ShapeError
+        If their shapes differ, or there is nothing to join.
+    StaticIndexError
+        For a place outside the result's axes.
+    DTypeError
+        If `arrays` is no tuple or list.
 
     Examples
     --------

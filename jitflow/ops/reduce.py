@@ -79,6 +79,10 @@ def sum(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool =
     ------
     ShapeError
         For an axis that is not there or is named twice.
+    StaticIndexError
+        For an axis that is not there.
+    DTypeError
+        For a dtype that jitflow has not, or bool.
 
     Examples
     --------
@@ -136,6 +140,15 @@ reduce_prod_op: OpDef = define_op(
 
 def prod(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Node:
     """Return the product over `axis`; 1 for no elements. Arguments and errors as for `sum`.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice.
+    DTypeError
+        For a dtype that jitflow has not, or bool.
 
     Examples
     --------
@@ -230,6 +243,8 @@ def max(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     ------
     ShapeError
         For an axis that is not there, or of size 0. (A symbolic axis that turns out empty is a FeedError of the run.)
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -242,6 +257,14 @@ def max(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
 
 def min(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the least element over `axis`; NaN if there is one. Arguments and errors as for `max`.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice, or of size 0. (A symbolic axis that turns out empty is a FeedError of
+        the run.)
 
     Examples
     --------
@@ -288,6 +311,13 @@ reduce_all_op = _quantifier("reduce_all", "and", np.all)
 def any(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return whether any element over `axis` is true (not zero); False for no elements. Arguments as for `max`.
 
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -299,6 +329,13 @@ def any(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
 
 def all(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return whether every element over `axis` is true (not zero); True for no elements. Arguments as for `max`.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice.
 
     Examples
     --------
@@ -377,6 +414,8 @@ def argmax(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) ->
     ------
     ShapeError
         For an axis that is not there, or of size 0 (FeedError if a symbolic one turns out so).
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -391,6 +430,13 @@ def argmin(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) ->
     """Return the position of the least element along `axis` as int64: the first of equal ones, NaN being least.
 
     Arguments and errors as for `argmax`.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        If there are no elements.
 
     Examples
     --------
@@ -463,6 +509,13 @@ mean_op: OpDef = define_op(
 def mean(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the mean over `axis`, of bool and integers as float64; NaN for no elements. Arguments as for `max`.
 
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -528,6 +581,8 @@ def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keep
     ------
     ShapeError
         For an axis that is not there or is named twice.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -543,6 +598,13 @@ def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keep
 
 def std(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False) -> Node:
     """Return the standard deviation over `axis`: the root of `var`, whose arguments and errors it has.
+
+    Raises
+    ------
+    StaticIndexError
+        For an axis that is not there.
+    ShapeError
+        For an axis that is named twice.
 
     Examples
     --------
