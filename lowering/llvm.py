@@ -2,11 +2,13 @@
 
 A kernel becomes a function of this C shape (see :class:`KernelAbi`), parameters in this order:
 
-    void NAME(buffers..., i64 dims..., [ptr scratch,] [i64 begin, i64 end])
+    void NAME(buffers..., i64 dims..., [ptr scratch,] [ptr watch,] [i64 begin, i64 end])
 
-`scratch` is there if the kernel allocates scratch buffers (of :func:`scratch_bytes` bytes, 64-byte aligned). `begin`,
-`end` are there if its outermost loop is ``parallel``: one call then runs only these iterations of it, after the Lets
-and Allocs before the loop. What differs between the CPU and a GPU goes through :class:`TargetOps`.
+`scratch` is there if the kernel allocates scratch buffers (of :func:`scratch_bytes` bytes, 64-byte aligned). `watch` is
+there if a loop of it polls: null, or the address of a word with the address of a function that is asked whether to
+stop (`runtime.abi.Watch`). Such a kernel returns an i1: whether it was stopped. `begin`, `end` are there if its
+outermost loop is ``parallel``: one call then runs only these iterations of it, after the Lets and Allocs before the
+loop. What differs between the CPU and a GPU goes through :class:`TargetOps`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TypeAlias
 
 from jitflow.dtypes import int64
 from jitflow.errors import CompilerBug
-from jitflow.expr import Buffer, Const, Expr, Type, Var, as_index, const_index, substitute, type_of
+from jitflow.expr import Buffer, Const, Expr, Type, Var, as_index, const_index, minimum, substitute, type_of
 from jitflow.record import record
 from jitflow.simplify import free_vars, simplify_index
 from lowering import emit_arith
@@ -51,12 +53,13 @@ STACK_LIMIT = 16 << 10
 
 @record
 class KernelAbi:
-    """How a kernel is called: `buffers`, then `dims`, then a scratch pointer and the iterations to run, if any."""
+    """How a kernel is called: `buffers`, `dims`, then, if it needs them, scratch, watch and the iterations to run."""
 
     name: str
     buffers: tuple[Buffer, ...]
     dims: tuple[Var, ...]
     has_scratch: bool
+    polls: bool
     is_parallel: bool
 
     @property
@@ -66,13 +69,26 @@ class KernelAbi:
             ("ptr",) * len(self.buffers)
             + ("i64",) * len(self.dims)
             + ("ptr",) * self.has_scratch
+            + ("ptr",) * self.polls
             + ("i64", "i64") * self.is_parallel
         )
+
+    @property
+    def result(self) -> str:
+        """The LLVM type of the result."""
+        return "i1" if self.polls else "void"
 
 
 def kernel_abi(kernel: Kernel) -> KernelAbi:
     """Return how `kernel` is called."""
-    return KernelAbi(kernel.name, kernel.params, kernel.dims, bool(_scratch(kernel)), _parallel(kernel) is not None)
+    return KernelAbi(
+        kernel.name,
+        kernel.params,
+        kernel.dims,
+        has_scratch=bool(_scratch(kernel)),
+        polls=any(isinstance(s, For) and s.poll is not None for s in statements(kernel.body)),
+        is_parallel=_parallel(kernel) is not None,
+    )
 
 
 def parallel_extent(kernel: Kernel) -> Expr | None:
@@ -134,8 +150,9 @@ class TargetOps:
         ]
         parameters += [f"i64 {local(k + len(abi.buffers), d.name)}" for k, d in enumerate(abi.dims)]
         parameters += ["ptr noalias align 64 %scratch"] * abi.has_scratch
+        parameters += ["ptr %watch"] * abi.polls
         parameters += ["i64 %begin", "i64 %end"] * abi.is_parallel
-        return f"define {linkage}void {symbol(kernel.name)}({', '.join(parameters)}) {attributes}#0 {{"
+        return f"define {linkage}{abi.result} {symbol(kernel.name)}({', '.join(parameters)}) {attributes}#0 {{"
 
     def pointer_type(self, buffer: Buffer) -> str:
         """Return the type of pointers into `buffer`."""
@@ -164,6 +181,25 @@ class TargetOps:
 
 
 CPU_OPS = TargetOps()
+
+#: The number of the metadata that says: a branch is hardly ever taken.
+_RARELY = 98
+
+#: The function that asks whether to stop, and where a kernel goes when it is to.
+POLL, _STOPPED = "preserve_mostcc i1 @watch.poll", "stopped"
+_POLL_TEXT = f"""define internal {POLL}(ptr %watch) cold noinline nounwind {{
+entry:
+  %unwatched = icmp eq ptr %watch, null
+  br i1 %unwatched, label %go, label %ask
+ask:
+  %look = load ptr, ptr %watch
+  %answer = call i32 %look(ptr %watch)
+  %stop = icmp ne i32 %answer, 0
+  ret i1 %stop
+go:
+  ret i1 false
+}}
+"""
 _REDUCE = {"any": "or", "all": "and"}
 _MathsKey: TypeAlias = "tuple[str, Type]"
 
@@ -247,7 +283,10 @@ class KernelEmitter(ExprEmitter):
         for k, d in enumerate(self.abi.dims):
             self.bind(d, local(k + len(self.abi.buffers), d.name))
         self.body(self.kernel.body)
-        self.line("ret void")
+        self.line(f"ret {'i1 false' if self.abi.polls else 'void'}")
+        if self.abi.polls:
+            self.place(_STOPPED)
+            self.line("ret i1 true")
         notes = "".join(f"; {line}\n" for note in self.kernel.notes for line in note.splitlines())
         head = self.ops.define(self.kernel, self.abi, linkage, attributes)
         return f"{notes}{head}\nentry:\n{self.text()}\n}}\n"
@@ -305,7 +344,15 @@ class KernelEmitter(ExprEmitter):
             self._loop(s, "0", "1", self.index(s.extent), runs)
 
     def _loop(self, s: For, first: str, step: str, end: str, runs: bool) -> None:
-        """Emit a loop that is tested at its end, behind a test that it runs at all unless that is known."""
+        """Emit a loop that is tested at its end, behind a test that it runs at all unless that is known.
+
+        One that polls runs to a `pause` first, and from there to the next one or to its end:
+
+            loop:   ... br (next < pause), loop, at pause      at pause:  br (next < end), poll, loop.end
+                                                               poll:      pause = ...; br stop, stopped, loop
+        """
+        # As index arithmetic, both go as far out of the loops around as they can.
+        often, pause = ("", "") if s.poll is None else (self.index(s.poll), self.index(minimum(s.extent, s.poll)))
         name = self.fresh("loop")
         innermost = not any(isinstance(x, (For, While)) for x in statements(s.body))
         loop = Loop(s.var, first, step, innermost)
@@ -325,15 +372,35 @@ class KernelEmitter(ExprEmitter):
         self.place(f"{name}.next")
         flags = " nuw nsw" if step == "1" else ""
         self.line(f"{variable}.next = add{flags} i64 {variable}, {step}")
-        again = self.inst(f"icmp slt i64 {variable}.next, {end}")
-        latch = self.label
-        phis.append(f"  {variable} = phi i64 [ {first}, %{before} ], [ {variable}.next, %{latch} ]")
-        for derived, start, increment in loop.phis:
-            phis.append(f"  {derived} = phi i64 [ {start}, %{before} ], [ {derived}.next, %{latch} ]")
+        until = f"%{name}.pause" if often else end
+        again = self.inst(f"icmp slt i64 {variable}.next, {until}")
+        latches = [self.label]
+        for derived, _, increment in loop.phis:
             self.line(f"{derived}.next = add i64 {derived}, {increment}")
-        self.line(f"br i1 {again}, label %{name}, label %{name}.end")
+        if not often:
+            self.line(f"br i1 {again}, label %{name}, label %{name}.end")
+        else:
+            self.line(f"br i1 {again}, label %{name}, label %{name}.at.pause")
+            self._poll(name, f"{variable}.next", often, end)
+            latches.append(self.label)
+            again_from = f"[ {until}, %{latches[0]} ], [ {until}.next, %{latches[1]} ]"
+            phis.append(f"  {until} = phi i64 [ {pause}, %{before} ], {again_from}")
+        for phi, start in ((variable, first), *((derived, start) for derived, start, _ in loop.phis)):
+            again_from = ", ".join(f"[ {phi}.next, %{latch} ]" for latch in latches)
+            phis.append(f"  {phi} = phi i64 [ {start}, %{before} ], {again_from}")
         self.leave()
         self.place(f"{name}.end")
+
+    def _poll(self, name: str, position: str, often: str, end: str) -> None:
+        """Emit what a loop does when it reaches its pause: go on to the next one unless it ends or is stopped here."""
+        self.place(f"{name}.at.pause")
+        more = self.inst(f"icmp slt i64 {position}, {end}")
+        self.line(f"br i1 {more}, label %{name}.poll, label %{name}.end, !prof !{_RARELY}")
+        self.place(f"{name}.poll")
+        stop = self.inst(f"call {POLL}(ptr %watch)")
+        later = self.inst(f"add i64 {position}, {often}")
+        self.line(f"%{name}.pause.next = call i64 @llvm.smin.i64(i64 {end}, i64 {later})")
+        self.line(f"br i1 {stop}, label %{_STOPPED}, label %{name}")
 
     def _while(self, cond: Expr, body: Body) -> None:
         name = self.fresh("while")
@@ -452,8 +519,8 @@ class KernelEmitter(ExprEmitter):
         if callee is None:
             raise CompilerBug(f"{self.kernel.name} calls {s.kernel}, which is not among its callees")
         abi = kernel_abi(callee)
-        if abi.has_scratch or abi.is_parallel:
-            raise CompilerBug(f"the microkernel {callee.name} has scratch or a parallel loop")
+        if abi.has_scratch or abi.polls or abi.is_parallel:
+            raise CompilerBug(f"the microkernel {callee.name} has scratch, polls or a parallel loop")
         if len(s.buffers) != len(abi.buffers) or len(s.args) != len(abi.dims):
             raise CompilerBug(f"a call of {callee.name} has the wrong number of arguments")
         given = []
@@ -496,7 +563,11 @@ def emit_module(
     module.define_maths()
     head = f'target datalayout = "{target.layout}"\ntarget triple = "{target.triple}"\n'
     tail = f"attributes #0 = {{ {ops.attributes(target)} }}\n!99 = !{{i32 1}}\n"
-    return "\n".join([head, *module.functions, *([extra] if extra else []), tail])
+    tail += f'!{_RARELY} = !{{!"branch_weights", i32 1, i32 1048576}}\n'
+    functions = [*module.functions, *([extra] if extra else [])]
+    if any(f"{POLL}(" in f for f in functions):
+        functions.append(_POLL_TEXT)
+    return "\n".join([head, *functions, tail])
 
 
 def emit_kernel(kernel: Kernel, target: Target, *, ops: TargetOps = CPU_OPS) -> str:

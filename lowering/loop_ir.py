@@ -60,6 +60,9 @@ class For(Stmt):
     as the outermost loop of a kernel; its iterations may run on any worker. ``vectorized`` becomes vector code,
     ``unrolled`` needs a constant extent. ``block`` and ``thread`` loops are spread over the GPU grid; `axis` says
     which of x, y, z they take.
+
+    A ``serial`` loop with `poll` asks after every `poll` iterations whether the run is to be given up (a caller that
+    waits for it may be interrupted). The kernel then returns at once; what it has written is undefined.
     """
 
     var: Var
@@ -67,6 +70,7 @@ class For(Stmt):
     body: Body
     kind: LoopKind = "serial"
     axis: int = 0
+    poll: Expr | None = None
 
 
 @record

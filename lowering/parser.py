@@ -431,11 +431,12 @@ class _Parser:
         at = self.binder()
         self.expect("in")
         extent = self.expr()
+        poll = self.expr() if self.accept("poll") else None
         var = Var(at.text, INDEX, floor=0)
         self.bind(at, var)
         body = self.colon_block(indent)
         del self.scope[at.text]
-        return For(var, extent, body, kind, axis)
+        return For(var, extent, body, kind, axis, poll)
 
     def branch(self, indent: int) -> Stmt:
         self.take()

@@ -16,6 +16,7 @@ from lowering.passes.collapse import collapse
 from lowering.passes.hoist import hoist
 from lowering.passes.parallelize import parallelize
 from lowering.passes.partition import partition
+from lowering.passes.poll import poll
 from lowering.passes.simplify import simplify
 from lowering.passes.split_fma import split_fma
 from lowering.passes.unroll import unroll
@@ -36,10 +37,11 @@ CPU: tuple[tuple[str, Pass], ...] = (
     ("vectorize", lambda k, target: vectorize(k, target=target)),
     ("unroll", lambda k, _: unroll(k)),
     ("split_fma", lambda k, target: k if target.has_fma else split_fma(k)),
+    ("poll", lambda k, _: poll(k)),
 )
 
-#: Microkernels, which kernels call: the caller has spread the work.
-MICROKERNEL = tuple(p for p in CPU if p[0] != "parallelize")
+#: Microkernels, which kernels call: the caller has spread the work, and polls.
+MICROKERNEL = tuple(p for p in CPU if p[0] not in ("parallelize", "poll"))
 
 GPU: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda k, _: simplify(k)),

@@ -36,13 +36,16 @@ class Place:
 class Launch:
     """Run `kernel` on the arrays at `places`, its buffers in order.
 
-    Status slots of a fallible kernel begin at `status`. `dims` are the values of its dims in this program.
+    Status slots of a fallible kernel begin at `status`. `dims` are the values of its dims in this program. The
+    parallel loop of the kernel is run `chunk` iterations at a time, with a look between chunks at whether to go on;
+    without a chunk it is one call.
     """
 
     kernel: Kernel
     places: tuple[Place, ...]
     dims: tuple[Expr, ...]
     status: int | None = None
+    chunk: Expr | None = None
 
 
 @record
@@ -221,9 +224,10 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
     lines.append("  steps:")
     for step in plan.steps:
         match step:
-            case Launch(kernel, places, _, status):
+            case Launch(kernel, places, _, status, chunk):
                 at = "" if status is None else f", status {status}"
-                lines.append(f"    launch {kernel.name}({', '.join(map(repr, places))}{at})")
+                cut = "" if chunk is None else f" in chunks of {dim_text(dim_of(chunk))}"
+                lines.append(f"    launch {kernel.name}({', '.join(map(repr, places))}{at}){cut}")
             case Copy(source, target, nbytes):
                 lines.append(f"    copy {source!r} to {target!r}, {dim_text(dim_of(nbytes))} bytes")
             case Check(first, last):

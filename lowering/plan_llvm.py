@@ -1,26 +1,30 @@
 """A plan into LLVM text: the two functions of a program, ``measure`` and ``run`` (`runtime.abi` says what they take).
 
 ``measure`` computes every size in 64 bits and notices overflow; ``run`` repeats only the arithmetic of its steps, which
-is then known to fit. Both are short straight-line code: branches only at guards and checks.
+is then known to fit. Both are short straight-line code: branches only at guards and checks, and between the chunks of a
+long launch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Binary, Const, Expr, as_index
 from jitflow.simplify import simplify_index
-from lowering.llvm import kernel_abi, parallel_extent, symbol
-from lowering.loop_ir import Kernel
+from lowering.llvm import POLL, KernelAbi, kernel_abi, parallel_extent, symbol
 from lowering.plan import Check, Copy, Launch, Place, Plan, nbytes_of
 from lowering.trace import substitute_all
+from runtime.abi import STOPPED
 
 _WITH_OVERFLOW = {"add": "sadd", "sub": "ssub", "mul": "smul"}
 _GREATEST = (1 << 63) - 1
 
 #: The default floating-point environment (subnormals kept, round to nearest, no traps); the caller's is restored.
-_DEFAULT_MXCSR = 0x1F80
+DEFAULT_MXCSR = 0x1F80
+
+#: After so many launches there is a look at whether to go on: each does little, or looks for itself.
+_LAUNCHES_BETWEEN_POLLS = 8
 
 
 class _Writer:
@@ -145,74 +149,130 @@ def emit_measure(plan: Plan, name: str) -> str:
 
 def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     """Return the text of ``run``."""
-    w = _Writer(checked=False)
-    for k, var in enumerate(plan.dims):
-        w.names[var] = w.put(f"load i64, ptr {w.slot('%dims', k)}")
-    *offsets, scratch_at = w.total(plan.cells)
+    w = _RunWriter(plan)
     if x86:
         w.lines += [
             "  %saved = alloca i32",
             "  %default = alloca i32",
             "  call void @llvm.x86.sse.stmxcsr(ptr %saved)",
-            f"  store i32 {_DEFAULT_MXCSR}, ptr %default",
+            f"  store i32 {DEFAULT_MXCSR}, ptr %default",
             "  call void @llvm.x86.sse.ldmxcsr(ptr %default)",
         ]
     for k in range(len(plan.checks)):
         w.lines.append(f"  store i64 {_GREATEST}, ptr {w.slot('%status', k)}")
-    pointers: dict[Place, str] = {}
-
-    def pointer(place: Place) -> str:
-        if place not in pointers:
-            if place.space == "arena":
-                pointers[place] = w.put(f"getelementptr i8, ptr %arena, i64 {offsets[place.number]}")
-            else:
-                at = w.put(f"getelementptr ptr, ptr %{place.space}s, i64 {place.number}")
-                pointers[place] = w.put(f"load ptr, ptr {at}")
-        return pointers[place]
-
-    failures: list[tuple[str, str]] = []
-    block, checks = "entry", 0
     for step in plan.steps:
         match step:
-            case Launch(kernel, places, dims, status):
-                _launch(w, kernel, [pointer(p) for p in places], dims, status, scratch_at)
+            case Launch():
+                w.launch(step)
             case Copy(source, target, nbytes):
                 w.lines.append(
-                    f"  call void @llvm.memcpy.p0.p0.i64(ptr {pointer(target)}, ptr {pointer(source)}, "
+                    f"  call void @llvm.memcpy.p0.p0.i64(ptr {w.pointer(target)}, ptr {w.pointer(source)}, "
                     f"i64 {w.index(nbytes)}, i1 false)"
                 )
             case Check(first, last):
                 for k in range(first, last):
                     value = w.put(f"load i64, ptr {w.slot('%status', k)}")
-                    bad = w.put(f"icmp ne i64 {value}, {_GREATEST}")
-                    after = f"after{checks}"
-                    w.lines.append(f"  br i1 {bad}, label %done, label %{after}\n{after}:")
-                    failures.append((f"{k + 1}", block))
-                    block, checks = after, checks + 1
+                    w.leave_if(w.put(f"icmp ne i64 {value}, {_GREATEST}"), k + 1)
     w.lines.append("  br label %done\ndone:")
-    incoming = ", ".join(f"[ {code}, %{b} ]" for code, b in [*failures, ("0", block)])
+    incoming = ", ".join(f"[ {code}, %{block} ]" for code, block in [*w.ends, (0, w.block)])
     w.lines.append(f"  %code = phi i32 {incoming}")
     if x86:
         w.lines.append("  call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     w.lines.append("  ret i32 %code")
-    parameters = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status"
+    parameters = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status, ptr %watch"
     body = "\n".join(w.lines)
     return f"define i32 {symbol(name)}({parameters}) nounwind {{\nentry:\n{body}\n}}\n"
 
 
-def _launch(
-    w: _Writer, kernel: Kernel, pointers: Sequence[str], dims: Sequence[Expr], status: int | None, scratch_at: str
-) -> None:
-    abi = kernel_abi(kernel)
-    arguments = [f"ptr {p}" for p in pointers]
-    if status is not None:
-        arguments.append(f"ptr {w.slot('%status', status)}")
-    arguments += [f"i64 {w.index(d)}" for d in dims]
-    if abi.has_scratch:
-        arguments.append(f"ptr {w.put(f'getelementptr i8, ptr %arena, i64 {scratch_at}')}")
-    if abi.is_parallel:
-        extent = parallel_extent(kernel)
+class _RunWriter(_Writer):
+    """The steps of ``run``. `block` labels the current block; `ends` says what is returned when coming from which."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(checked=False)
+        for k, var in enumerate(plan.dims):
+            self.names[var] = self.put(f"load i64, ptr {self.slot('%dims', k)}")
+        *self.offsets, self.scratch = self.total(plan.cells)
+        self.block = "entry"
+        self.ends: list[tuple[int, str]] = []
+        self.launches = 0
+        self._pointers: dict[Place, str] = {}
+
+    def pointer(self, place: Place) -> str:
+        """Return the operand that holds the address of an array."""
+        found = self._pointers.get(place)
+        if found is None:
+            if place.space == "arena":
+                found = self.put(f"getelementptr i8, ptr %arena, i64 {self.offsets[place.number]}")
+            else:
+                found = self.put(
+                    f"load ptr, ptr {self.put(f'getelementptr ptr, ptr %{place.space}s, i64 {place.number}')}"
+                )
+            self._pointers[place] = found
+        return found
+
+    def start(self, block: str) -> None:
+        """Go on in a new block."""
+        self.lines.append(f"{block}:")
+        self.block = block
+
+    def leave_if(self, bad: str, code: int) -> None:
+        """End the run with `code` if `bad` holds."""
+        after = f"after{len(self.ends)}"
+        self.ends.append((code, self.block))
+        self.lines.append(f"  br i1 {bad}, label %done, label %{after}")
+        self.start(after)
+
+    def look(self) -> None:
+        """End the run if it is to be given up."""
+        self.leave_if(self.put(f"call {POLL}(ptr %watch)"), STOPPED)
+
+    def launch(self, step: Launch) -> None:
+        """Call a kernel: once, or for one chunk of its iterations after the other."""
+        if self.launches and self.launches % _LAUNCHES_BETWEEN_POLLS == 0:
+            self.look()
+        self.launches += 1
+        abi = kernel_abi(step.kernel)
+        arguments = [f"ptr {self.pointer(p)}" for p in step.places]
+        if step.status is not None:
+            arguments.append(f"ptr {self.slot('%status', step.status)}")
+        arguments += [f"i64 {self.index(d)}" for d in step.dims]
+        if abi.has_scratch:
+            arguments.append(f"ptr {self.put(f'getelementptr i8, ptr %arena, i64 {self.scratch}')}")
+        arguments += ["ptr %watch"] * abi.polls
+        if not abi.is_parallel:
+            self._call(abi, arguments)
+            return
+        extent = parallel_extent(step.kernel)
         assert extent is not None
-        extent = simplify_index(substitute_all(extent, dict(zip(abi.dims, dims, strict=True))))
-        arguments += ["i64 0", f"i64 {w.index(extent)}"]
-    w.lines.append(f"  call void {symbol(kernel.name)}({', '.join(arguments)})")
+        end = self.index(simplify_index(substitute_all(extent, dict(zip(abi.dims, step.dims, strict=True)))))
+        if step.chunk is None:
+            self._call(abi, [*arguments, "i64 0", f"i64 {end}"])
+        else:
+            self._call_in_chunks(abi, arguments, end, self.index(step.chunk))
+
+    def _call(self, abi: KernelAbi, arguments: list[str]) -> None:
+        call = f"call {abi.result} {symbol(abi.name)}({', '.join(arguments)})"
+        if abi.polls:
+            self.leave_if(self.put(call), STOPPED)
+        else:
+            self.lines.append(f"  {call}")
+
+    def _call_in_chunks(self, abi: KernelAbi, arguments: list[str], end: str, chunk: str) -> None:
+        """Call a kernel with chunks of the iterations up to `end`, at least once, and look in between."""
+        k = self.launches
+        before, chunks, more = self.block, f"chunks{k}", f"more{k}"
+        self.lines.append(f"  br label %{chunks}")
+        self.start(chunks)
+        place_of_phi = len(self.lines)
+        left = self.put(f"sub i64 {end}, %begin{k}")
+        size = self.put(f"call i64 @llvm.smin.i64(i64 {left}, i64 {chunk})")
+        self.lines.append(f"  %end{k} = add i64 %begin{k}, {size}")
+        self._call(abi, [*arguments, f"i64 %begin{k}", f"i64 %end{k}"])
+        again = self.put(f"icmp slt i64 %end{k}, {end}")
+        self.lines.append(f"  br i1 {again}, label %{more}, label %launched{k}")
+        self.start(more)
+        stop = self.put(f"call {POLL}(ptr %watch)")
+        self.ends.append((STOPPED, more))
+        self.lines.append(f"  br i1 {stop}, label %done, label %{chunks}")
+        self.lines.insert(place_of_phi, f"  %begin{k} = phi i64 [ 0, %{before} ], [ %end{k}, %{more} ]")
+        self.start(f"launched{k}")

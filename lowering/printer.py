@@ -81,7 +81,20 @@ MASK_CALLS = ("any", "all")
 _DTYPES = frozenset(d.short for d in (*ALL, index))
 #: Words that stand for nodes when called; an intrinsic (`Call`) cannot have such a name, a variable may.
 BUILTINS = _DTYPES | {"min", "max", "bitcast", "select", "fma", "splat", "ramp", "shuffle", "reduce", *UNARY_CALLS}
-_STATEMENTS = ("let", "alloc", "stream", "while", "if", "else", "barrier", "pass", "check_index", "atomic", "call")
+_STATEMENTS = (
+    "let",
+    "alloc",
+    "stream",
+    "while",
+    "if",
+    "else",
+    "barrier",
+    "pass",
+    "poll",
+    "check_index",
+    "atomic",
+    "call",
+)
 _KEYWORDS = frozenset({"kernel", *_STATEMENTS, "in", "read", "align", "true", "false", "nan", "inf"})
 RESERVED = _KEYWORDS | _DTYPES | set(LOOP_KINDS) | set(SPACES)
 
@@ -172,10 +185,12 @@ class _Printer:
                 text = f"{'stream ' if stream else ''}{self.access(buffer, subscripts, mask)} = {self.expr(value)}"
             case Alloc(buffer):
                 text = " ".join(["alloc", self.buffer(buffer), buffer.space, *self.align(buffer)])
-            case For(var, extent, body, kind, axis):
+            case For(var, extent, body, kind, axis, poll):
                 suffix = f".{AXES[axis]}" if axis or kind in ("block", "thread") else ""
                 # The extent is outside the scope of the variable, so it is printed (and names are given) first.
                 bound = self.expr(extent)
+                if poll is not None:
+                    bound += f" poll {self.expr(poll)}"
                 self.lines.append(f"{indent}{kind}{suffix} {self.name(var)} in {bound}:")
                 return self.body(body, inner)
             case While(cond, body):

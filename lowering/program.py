@@ -23,13 +23,15 @@ from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, free_vars, simplify_index
 from jitflow.types import dim_of, dim_text, element_count
 from lowering import cpu
+from lowering.analysis.cost import iterations_within, work_of_iteration
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
 from lowering.contract import PackedOperand, build_contract, build_pack, packed_operand
 from lowering.fuse import COSTLY, FusionGroup, fuse
-from lowering.llvm import emit_module, scratch_bytes, symbol
+from lowering.llvm import emit_module, parallel_extent, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
-from lowering.native import can_emit, emit_entry
+from lowering.native import can_emit, emit_entry, emit_watched
+from lowering.passes.poll import WORK_BETWEEN_POLLS, is_short
 from lowering.pipeline import run_pipeline
 from lowering.plan import (
     Check,
@@ -88,9 +90,11 @@ class Program:
         text = self._texts.get("llvm")
         if text is None:
             start = time.perf_counter()
+            x86 = self.target.triple.startswith("x86_64")
             extra = [
                 emit_measure(self.plan, self.signature.measure),
-                emit_run(self.plan, self.signature.run, x86=self.target.triple.startswith("x86_64")),
+                emit_run(self.plan, self.signature.run, x86=x86),
+                emit_watched(self.signature, x86=x86),
             ]
             if can_emit(self.signature):
                 extra.append(emit_entry(self.signature))
@@ -296,7 +300,7 @@ def lower(
                 packed[at] = _pack(group, f"p{len(packed)}_{names[operand.node]}", names, schedule, operand, target)
             here[operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
         arguments = tuple(here[n] for n in (*group.leaves, *(n for n, _ in group.outputs)))
-        steps.append(Launch(final, arguments, final.dims, status))
+        steps.append(Launch(final, arguments, final.dims, status, chunk_of(final)))
     steps += frame.copies(fetches)
     if checks:
         steps.append(Check(0, len(checks)))
@@ -316,6 +320,17 @@ def lower(
     )
     built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
     return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+
+
+def chunk_of(kernel: Kernel) -> Expr | None:
+    """Return how many iterations of the parallel loop of `kernel` to run at a time: None for all, if they are few."""
+    extent = parallel_extent(kernel)
+    if extent is None:
+        return None
+    work = work_of_iteration(kernel)
+    if is_short(simplify_index(extent * work)):
+        return None
+    return simplify_index(iterations_within(WORK_BETWEEN_POLLS, work))
 
 
 def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:
@@ -358,7 +373,13 @@ def pack_program(packed: Sequence[Packed], names: Mapping[Node, str], target: Ta
     called = {**names, **{r: f"packed_{k}" for k, r in enumerate(results)}}
     sources = list(dict.fromkeys(p.node for p in packed))
     steps = [
-        Launch(p.kernel, (Place("const", sources.index(p.node)), Place("output", k)), p.kernel.dims)
+        Launch(
+            p.kernel,
+            (Place("const", sources.index(p.node)), Place("output", k)),
+            p.kernel.dims,
+            None,
+            chunk_of(p.kernel),
+        )
         for k, p in enumerate(packed)
     ]
     zero = const_index(0)

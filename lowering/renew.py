@@ -32,10 +32,11 @@ def renew(body: Body, values: dict[Var, Expr], buffers: dict[Buffer, Buffer] | N
                 new_value = expression(value)
                 known[var] = copy = Var(var.name, var.type, var.floor)
                 return Let(copy, new_value)
-            case For(var, extent, inner, kind, axis):
+            case For(var, extent, inner, kind, axis, poll):
                 new_extent = expression(extent)
+                new_poll = None if poll is None else expression(poll)
                 known[var] = copy = Var(var.name, var.type, var.floor)
-                return For(copy, new_extent, tuple(map(statement, inner)), kind, axis)
+                return For(copy, new_extent, tuple(map(statement, inner)), kind, axis, new_poll)
             case Alloc(buffer):
                 shape = tuple(expression(n) if isinstance(n, Expr) else n for n in buffer.shape)
                 places[buffer] = Buffer(buffer.name, buffer.dtype, shape, buffer.space, buffer.align)

@@ -15,12 +15,13 @@ notes. A line goes on while a parenthesis is open. ``{x}`` is repetition, ``[x]`
     kernel    = "kernel" NAME "(" param,* ")" ":" {note} {statement} {kernel}     kernels in the body are its callees
     param     = NAME ":" dtype "[" expr,* "]" {"read" | space | "align" INT}      "read": never written
               | NAME ":" "index"                                                  a dim
+    kind      = "serial" | "parallel" | "vectorized" | "unrolled" | "block" | "thread"
     space     = "global" | "stack" | "register" | "shared" | "scratch"
     statement = "let" NAME ":" type "=" expr
               | "alloc" NAME ":" dtype "[" expr,* "]" space ["align" INT]
               | ["stream"] access "=" expr
-              | kind ["." ("x" | "y" | "z")] NAME "in" expr ":" body              kind: serial parallel vectorized
-              | "while" expr ":" body                                                   unrolled block thread
+              | kind ["." ("x" | "y" | "z")] NAME "in" expr ["poll" expr] ":" body
+              | "while" expr ":" body
               | "if" expr ":" body ["else" ":" body]
               | "barrier" | "pass"
               | "check_index" NAME "[" INT "]" expr "," expr ["if" expr]          ok, position, mask

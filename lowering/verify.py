@@ -218,6 +218,11 @@ class _Verifier:
         self.check(s.extent.type is INDEX, f"the extent is {s.extent.type}, not an index")
         on_gpu = s.kind in ("block", "thread")
         self.check(s.axis in ((0, 1, 2) if on_gpu else (0,)), f"a {s.kind} loop has no axis {s.axis}")
+        if s.poll is not None:
+            self.expr(s.poll)
+            self.check(s.poll.type is INDEX, f"the loop polls every {s.poll.type}, not every index")
+            self.check(s.kind == "serial", f"a {s.kind} loop does not poll")
+            self.check(not self.is_gpu, "a loop polls in a kernel with block or thread loops")
         constant = isinstance(s.extent, Const)
         if s.kind == "parallel":
             before = self.kernel.body[:-1]

@@ -7,11 +7,16 @@ A *program* is native code with two C functions, named by its :class:`ProgramSig
     others that follow from them. It checks every guard, writes to `sizes` the bytes of arena it needs, an estimate of
     its work in nanoseconds, then the shapes of the outputs one after another, and returns 0, or 1 + g when guard `g`
     failed. The guard after the last one stands for a number of bytes that 63 bits do not hold.
-``i32 run(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status)``
+``i32 run(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status, ptr watch)``
     `inputs`, `outputs` and `consts` are tables of data pointers: C-contiguous, aligned to their element, native byte
     order; outputs overlap nothing else. The arena is 64-byte aligned, or null when no byte of it is needed. `status`
-    are i64 slots in which fallible kernels leave their smallest bad position. Returns 0, or 1 + k when slot `k`
-    reports one; the outputs are then undefined.
+    are i64 slots in which fallible kernels leave their smallest bad position. `watch` is null or a :class:`Watch`,
+    which a long run asks every millisecond or so whether to stop. Returns 0, or 1 + k when slot `k` reports a bad
+    position, or :data:`STOPPED`; the outputs are then undefined.
+``i32 run.watched(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status, ptr context)``
+    The same for a caller that holds the GIL: it is free during the run, and in the main thread Python's signal handlers
+    run now and then. If one of them raises, it returns STOPPED with the exception set. `context` is an
+    :class:`EntryContext`.
 
 The *entry* is the Python-facing native function of a program (`lowering.native` emits it, `runtime.entry` makes it
 callable). It reads everything it must know about this process from the :class:`EntryContext` behind its ``self``, so
@@ -94,6 +99,11 @@ class ProgramSignature:
         return SIZES_SHAPES + sum(y.rank for y in self.outputs)
 
     @property
+    def watched(self) -> str:
+        """The symbol of the function that runs the program without the GIL and looks for signals."""
+        return f"{self.run}.watched"
+
+    @property
     def entry(self) -> str:
         """The symbol of the compiled Python entry, if the program comes with one."""
         return f"{self.run}.entry"
@@ -122,6 +132,29 @@ SIZES_ARENA, SIZES_WORK, SIZES_SHAPES = 0, 1, 2
 GIL_RELEASE_WORK = 10_000
 
 
+#: What `run` returns when it was told to stop.
+STOPPED = -1
+
+
+class Watch(ctypes.Structure):
+    """What a run asks whether to stop: `look` is called with the address of the watch; a result but 0 means stop.
+
+    The other words belong to `look`. This is the one of ``run.watched``: what it needs, the thread state that it has
+    put aside, and when it last looked for signals, in nanoseconds.
+    """
+
+    _fields_ = (
+        ("look", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+        ("thread", ctypes.c_void_p),
+        ("last", ctypes.c_int64),
+    )
+
+
+#: Signals are looked for so many nanoseconds apart: taking the GIL may mean to wait for who has it (5 ms).
+SIGNAL_INTERVAL = 25_000_000
+
+
 class ArenaSlot(ctypes.Structure):
     """The arena that a session lends to its compiled entries.
 
@@ -138,9 +171,17 @@ class ArenaSlot(ctypes.Structure):
 
 
 class ProgramState(ctypes.Structure):
-    """Whether a program was closed, and how many compiled entries are inside it without the GIL."""
+    """Whether a program was closed, how many compiled entries are inside it without the GIL, and in how many runs of
+    the main thread a signal handler is at work right now: that many lie below it on its stack.
+    """
 
-    _fields_ = (("closed", ctypes.c_int64), ("native_running", ctypes.c_int64))
+    _fields_ = (("closed", ctypes.c_int64), ("native_running", ctypes.c_int64), ("handling", ctypes.c_int64))
+
+
+class Process(ctypes.Structure):
+    """What changes when the process forks: the identity of its main thread, the only one that handles signals."""
+
+    _fields_ = (("main_thread", ctypes.c_uint64),)
 
 
 def entry_dtypes() -> tuple[DType, ...]:
@@ -148,11 +189,11 @@ def entry_dtypes() -> tuple[DType, ...]:
     return tuple(d for d in ALL if d.np is not None)
 
 
-
 CONTEXT_WORDS = (
     # the program and its owner
     "measure",
     "run",
+    "watched",
     "consts",
     "arena_slot",
     "program_state",
@@ -178,6 +219,12 @@ CONTEXT_WORDS = (
     "restore_thread",
     "array_empty",
     "copy_memory",
+    # what a long run needs to look for signals
+    "process",
+    "thread_ident",
+    "check_signals",
+    "clock_gettime",  # 0 where there is none
+    "clock",  # its first argument: the monotonic clock
     *(f"descr_{d.name}" for d in ALL),
 )
 

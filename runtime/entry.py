@@ -39,7 +39,7 @@ from jitflow.errors import (
     at_site,
 )
 from runtime import abi
-from runtime.abi import EntryContext, OutputSpec, ProgramSignature, ProgramState, Slot
+from runtime.abi import EntryContext, OutputSpec, Process, ProgramSignature, ProgramState, Slot
 from runtime.buffers import (
     ArenaPool,
     Array,
@@ -67,6 +67,13 @@ ARRAY, LIST, TUPLE = Structure("array"), Structure("list"), Structure("tuple")
 _programs: weakref.WeakSet[LoadedProgram] = weakref.WeakSet()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One run under way, and the thread it is in."""
+
+    thread: int
+
+
 class LoadedProgram:
     """A program in memory with the constants that it reads."""
 
@@ -82,7 +89,7 @@ class LoadedProgram:
         self.const_table = _pointers(self.consts)
         self.state = ProgramState()
         self._lock = threading.Lock()
-        self._running: list[int] = []
+        self._running: list[_Run] = []
         _programs.add(self)
 
     @property
@@ -96,41 +103,53 @@ class LoadedProgram:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Mark a run of this thread, for which :meth:`close` waits."""
-        me = threading.get_ident()
-        with self._lock:
-            self.check_open()
-            self._running.append(me)
+        run = _Run(threading.get_ident())
+        # Ctrl-C may raise between any two lines: what is put in is taken out.
         try:
+            with self._lock:
+                self.check_open()
+                self._running.append(run)
             yield
         finally:
-            with self._lock:
-                self._running.remove(me)
+            with self._lock, contextlib.suppress(ValueError):
+                self._running.remove(run)
 
     def close(self) -> None:
         """Refuse further runs, wait for those under way, let go of the constants.
 
         The code itself stays as long as an entry that leads to it.
         """
+        me = threading.get_ident()
         with self._lock:
             self.state.closed = 1
-            # A finaliser may close the session in the middle of a run of the same thread, which must not wait for it.
-            if threading.get_ident() in self._running:
+            # A signal handler or a finaliser may close the session in the middle of a run of the same thread, which
+            # must not wait for it.
+            if any(run.thread == me for run in self._running) or (self.state.handling and me == _process.main_thread):
                 return
         # Compiled entries do not notify anyone when they leave; runs are short and closing is rare.
         while self._running or self.state.native_running:
             time.sleep(0.0005)
         self.consts = ()
 
-    def _forget_other_threads(self) -> None:
+    def _forget_other_threads(self, was_main: bool) -> None:
         """In a forked child: nobody else is running any more."""
         self._lock = threading.Lock()
-        self._running = []
-        self.state.native_running = 0
+        self._running = [run for run in self._running if run.thread == threading.get_ident()]
+        # The main thread may have forked in a signal handler, and goes back to its runs when that returns.
+        self.state.handling *= was_main
+        self.state.native_running = min(self.state.native_running, self.state.handling)
+
+
+#: The thread that imports this is the main one, or knows which it is.
+_process = Process(threading.main_thread().ident or 0)
 
 
 def _after_fork_in_child() -> None:
+    me = threading.get_ident()
+    was_main = me == _process.main_thread
+    _process.main_thread = me
     for program in list(_programs):
-        program._forget_other_threads()
+        program._forget_other_threads(was_main)
 
 
 if hasattr(os, "register_at_fork"):
@@ -141,7 +160,9 @@ if hasattr(os, "register_at_fork"):
 # The portable entry
 
 _MEASURE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-_RUN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 6)
+_RUN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 7)
+#: Keeps the GIL, which the function gives away itself, and raises what the function has left as the current exception.
+_RUN_WATCHED = ctypes.PYFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 7)
 
 
 def _pointers(arrays: Sequence[Array]) -> ctypes.Array[ctypes.c_void_p]:
@@ -162,7 +183,7 @@ class PortableEntry:
         self.__name__ = self.__qualname__ = name
         self.__doc__ = _describe(program.signature)
         self._measure = _MEASURE(program.measure)
-        self._run = _RUN(program.run)
+        self._run, self._context = _run_of(program)
 
     def __repr__(self) -> str:
         return f"<jitflow function {self.__name__}>"
@@ -221,7 +242,7 @@ class PortableEntry:
                 arrays = part_overlaps(arrays, [r for r, t in zip(results, targets, strict=True) if r is t])
             status = (ctypes.c_int64 * max(signature.n_status, 1))()
             consts = self.program.const_table
-            failed = self._run(_pointers(arrays), _pointers(results), consts, scratch, dims, status)
+            failed = self._run(_pointers(arrays), _pointers(results), consts, scratch, dims, status, self._context)
             if failed:
                 raise IndexRangeError(signature.checks[failed - 1].replace("{position}", str(status[failed - 1])))
             if targets is None:
@@ -247,6 +268,14 @@ class PortableEntry:
                 expected = f"a dict with the keys {list(self.structure.keys)}"
         given = f"a {type(out).__name__}" + (f" of {len(out)}" if isinstance(out, (list, tuple, dict)) else "")
         raise FeedTypeError(f"out must be {expected}, as the results are, not {given}")
+
+
+def _run_of(program: LoadedProgram) -> tuple[Any, ctypes.Array[EntryContext] | None]:
+    """Return how to run `program`, and the last argument for it: watched, where Python has the functions for it."""
+    if program.signature.watched not in program.code or not hasattr(ctypes, "pythonapi"):
+        return _RUN(program.run), None
+    context = (EntryContext * 1)(EntryContext(**_program_words(program)))
+    return _RUN_WATCHED(program.code.address(program.signature.watched)), context
 
 
 def bind_dims(arrays: Sequence[Array], signature: ProgramSignature) -> ctypes.Array[ctypes.c_int64]:
@@ -316,7 +345,7 @@ def make_entry(
     if native is False:
         return portable
     reason, signature = probe(), program.signature
-    if reason is None and signature.entry not in program.code:
+    if reason is None and any(s not in program.code for s in (signature.entry, signature.watched)):
         reason = "the program was compiled without one"
     dtypes = [x.dtype for x in signature.inputs] + [y.dtype for y in signature.outputs]
     if reason is None and not set(dtypes).issubset(abi.entry_dtypes()):
@@ -357,11 +386,8 @@ def _native_entry(portable: PortableEntry) -> Entry:
     prefix = "PyTuple" if container is tuple else "PyList"
     out_name = sys.intern("out")
     words: dict[str, Any] = {
-        "measure": program.measure,
-        "run": program.run,
-        "consts": ctypes.addressof(program.const_table),
+        **_program_words(program),
         "arena_slot": ctypes.addressof(portable.arena.slot),
-        "program_state": ctypes.addressof(program.state),
         "fallback": id(portable),
         "container_type": None if container is None else id(container),
         "container_new": _address(getattr(api, f"{prefix}_New")),
@@ -370,7 +396,7 @@ def _native_entry(portable: PortableEntry) -> Entry:
         "container_set": _address(getattr(api, f"{prefix}_SetItem")),
         "none": id(None),
         "out_name": id(out_name),
-        **_process_words(),
+        **_array_words(),
     }
     context = EntryContext(**words)
     name = portable.__name__.encode()
@@ -387,9 +413,37 @@ def _receiver(context: EntryContext) -> NativeContext:
     return receiver
 
 
+def _program_words(program: LoadedProgram) -> dict[str, Any]:
+    """Return the words of the context that say how to run `program`."""
+    return {
+        "measure": program.measure,
+        "run": program.run,
+        "watched": program.code.address(program.signature.watched),
+        "consts": ctypes.addressof(program.const_table),
+        "program_state": ctypes.addressof(program.state),
+        **_thread_words(),
+    }
+
+
 @functools.cache
-def _process_words() -> dict[str, int]:
-    """Return the words of the context that are the same for every entry."""
+def _thread_words() -> dict[str, int]:
+    """Return the words with which a run gives up the GIL and looks for signals."""
+    api = ctypes.pythonapi
+    words = {
+        "save_thread": _address(api.PyEval_SaveThread),
+        "restore_thread": _address(api.PyEval_RestoreThread),
+        "process": ctypes.addressof(_process),
+        "thread_ident": _address(api.PyThread_get_thread_ident),
+        "check_signals": _address(api.PyErr_CheckSignals),
+    }
+    if hasattr(time, "CLOCK_MONOTONIC"):
+        words |= {"clock_gettime": _address(ctypes.CDLL(None).clock_gettime), "clock": time.CLOCK_MONOTONIC}
+    return words
+
+
+@functools.cache
+def _array_words() -> dict[str, int]:
+    """Return the words with which an entry handles objects."""
     api = ctypes.pythonapi
     words = {
         "ndarray_type": id(np.ndarray),
@@ -399,8 +453,6 @@ def _process_words() -> dict[str, int]:
         "incref": _address(api.Py_IncRef),
         "decref": _address(api.Py_DecRef),
         "err_clear": _address(api.PyErr_Clear),
-        "save_thread": _address(api.PyEval_SaveThread),
-        "restore_thread": _address(api.PyEval_RestoreThread),
         "array_empty": _numpy_api()[_API_EMPTY],
         "copy_memory": _address(ctypes.memmove),
     }

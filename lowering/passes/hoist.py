@@ -51,12 +51,12 @@ def _body(body: Body, extents: Extents) -> Body:
 
 def _statement(s: Stmt, extents: Extents) -> Body:
     match s:
-        case For(var, extent, body, kind, axis):
+        case For(var, extent, body, kind, axis, poll):
             inner = _body(body, {**extents, var: extent})
             if kind in ("block", "thread"):
-                return (s,) if inner is body else (For(var, extent, inner, kind, axis),)
+                return (s,) if inner is body else (For(var, extent, inner, kind, axis, poll),)
             moved, rest = _split(inner, var, extents)
-            return (s,) if rest is body else (*moved, For(var, extent, rest, kind, axis))
+            return (s,) if rest is body else (*moved, For(var, extent, rest, kind, axis, poll))
         case If(cond, then, otherwise):
             yes, no = _body(then, extents), _body(otherwise, extents)
             return (s,) if yes is then and no is otherwise else (If(cond, yes, no),)

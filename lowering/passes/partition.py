@@ -103,10 +103,10 @@ class _Partition:
         cut = None if s.kind in ("block", "thread", "unrolled") else self.cut(s, s.body, extents)
         if s.kind == "parallel":
             inner = self.versions(s, s.body, extents, cut)
-            return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis),)
+            return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis, s.poll),)
         if cut is None or not self.can_copy(s.body, 1 if cut.is_clean else 2):
             inner = self.body(s.body, {**extents, s.var: s.extent})
-            return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis),)
+            return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis, s.poll),)
         out: list[Stmt] = []
         first, second = _clamp(cut.first, s.extent, extents), _clamp(cut.second, s.extent, extents)
         pieces: list[tuple[Expr, Expr, bool | None]] = [(const_index(0), first, cut.before)]
@@ -121,11 +121,11 @@ class _Partition:
             var = Var(s.var.name, INDEX, 0)
             body = renew(body, {s.var: simplify_index(var + low)})
             body = simplify_body(body, {**extents, var: count}, {})
-            piece = For(var, count, body, s.kind, s.axis)
+            piece = For(var, count, body, s.kind, s.axis, s.poll)
             if known is None:
                 # Its condition is open by construction: splitting the same loop again would not end.
                 inner = self.body(body, {**extents, var: count})
-                out.append(piece if inner is body else For(var, count, inner, s.kind, s.axis))
+                out.append(piece if inner is body else For(var, count, inner, s.kind, s.axis, s.poll))
             elif body:
                 out += self.loop(piece, extents)
         return tuple(out)

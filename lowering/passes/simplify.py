@@ -55,7 +55,7 @@ def _statement(s: Stmt, extents: Extents, values: dict[Var, Expr]) -> Body:
                 values[var] = new
                 return ()
             return (s,) if new is value else (Let(var, new),)
-        case For(var, extent, body, kind, axis):
+        case For(var, extent, body, kind, axis, poll):
             count = fold(extent, extents, values)
             if isinstance(count, Const) and kind in ("serial", "unrolled", "vectorized"):
                 if count.value <= 0:
@@ -63,10 +63,12 @@ def _statement(s: Stmt, extents: Extents, values: dict[Var, Expr]) -> Body:
                 if count.value == 1:
                     values[var] = const_index(0)
                     return simplify_body(body, extents, values)
+            often = None if poll is None else fold(poll, extents, values)
             inner = simplify_body(body, {**extents, var: count}, values)
             if not inner and kind != "parallel":
                 return ()
-            return (s,) if inner is body and count is extent else (For(var, count, inner, kind, axis),)
+            same = inner is body and count is extent and often is poll
+            return (s,) if same else (For(var, count, inner, kind, axis, often),)
         case If(cond, then, otherwise):
             test = fold(cond, extents, values)
             if isinstance(test, Const):

@@ -103,7 +103,7 @@ def vectorize(kernel: Kernel, *, target: Target, lanes: int | None = None, unrol
     def statement(s: Stmt) -> Stmt | Body:
         if isinstance(s, For):
             inner = map_body(statement, s.body)
-            loop = s if inner is s.body else For(s.var, s.extent, inner, s.kind, s.axis)
+            loop = s if inner is s.body else For(s.var, s.extent, inner, s.kind, s.axis, s.poll)
             if loop.kind != "vectorized":
                 return loop
             try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jitflow.dtypes import DType, float32, float64, int64
 from lowering.cpu import compile_object
-from lowering.native import emit_entry
+from lowering.native import emit_entry, emit_watched
 from lowering.target import host
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.buffers import ArenaPool
@@ -29,7 +29,9 @@ def compile_text(text: str) -> bytes:
 
 def load(source: Source, consts: Sequence[np.ndarray[Any, Any]] = ()) -> LoadedProgram:
     text, signature = source
-    return LoadedProgram(signature, load_object(compile_text(text + emit_entry(signature))), consts)
+    return LoadedProgram(
+        signature, load_object(compile_text(text + emit_watched(signature, x86=False) + emit_entry(signature))), consts
+    )
 
 
 def entry_of(
@@ -65,7 +67,7 @@ define i32 @measure(ptr %dims, ptr %sizes) {{
 """
 
 
-_RUN = "define i32 @run(ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status)"
+_RUN = "define i32 @run(ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status, ptr %watch)"
 
 
 def _pointer(name: str, table: str, k: int) -> str:

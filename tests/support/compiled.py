@@ -41,30 +41,36 @@ class Compiled:
         self._engine.finalize_object()
         pointers, sizes = len(kernel.params), len(kernel.dims) + 2 * self.abi.is_parallel
         kinds = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * len(kernel.dims)
-        kinds += [ctypes.c_void_p] * self.abi.has_scratch + [ctypes.c_int64] * (sizes - len(kernel.dims))
-        self._call = ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address(kernel.name))
+        kinds += [ctypes.c_void_p] * (self.abi.has_scratch + self.abi.polls)
+        kinds += [ctypes.c_int64] * (sizes - len(kernel.dims))
+        result = ctypes.c_bool if self.abi.polls else None
+        self._call = ctypes.CFUNCTYPE(result, *kinds)(self._engine.get_function_address(kernel.name))
 
     def __call__(
         self,
         arrays: Mapping[str, np.ndarray[Any, Any]],
         dims: Mapping[str, int] | None = None,
         chunk: int | None = None,
-    ) -> None:
-        """Run on `arrays` by parameter name; a parallel loop in pieces of `chunk` iterations."""
+        watch: int | None = None,
+    ) -> bool:
+        """Run on `arrays` by parameter name; a parallel loop in pieces of `chunk` iterations.
+
+        Return whether `watch`, the address of a `runtime.abi.Watch`, stopped it.
+        """
         values = sizes_of(self.kernel, arrays, dims or {})
-        args: list[int] = [arrays[b.name].ctypes.data for b in self.kernel.params]
+        args: list[int | None] = [arrays[b.name].ctypes.data for b in self.kernel.params]
         args += [values[d] for d in self.kernel.dims]
         if self.abi.has_scratch:
             size = evaluate_index(scratch_bytes(self.kernel), values)
             raw = np.full(size + 64, 0xA5, np.uint8)
             args.append(-(-raw.ctypes.data // 64) * 64)
+        args += [watch] * self.abi.polls
         extent = parallel_extent(self.kernel)
         if extent is None:
-            self._call(*args)
-            return
+            return bool(self._call(*args))
         n = evaluate_index(extent, values)
-        for begin in range(0, n, chunk or max(n, 1)):
-            self._call(*args, begin, min(n, begin + (chunk or n)))
+        size = chunk or max(n, 1)
+        return any(self._call(*args, begin, min(n, begin + size)) for begin in range(0, n, size))
 
 
 def sizes_of(kernel: Kernel, arrays: Mapping[str, np.ndarray[Any, Any]], dims: Mapping[str, int]) -> dict[Var, int]:

@@ -1,0 +1,52 @@
+"""Let serial loops that may run for long ask now and then whether the run is to be given up.
+
+Before                         After
+    serial c in n // 64:           serial c in n // 64 poll 90909:
+      acc[...] = ...                 acc[...] = ...
+
+Loops that take less than a millisecond or two are left alone; the parallel loop of a kernel is cut into several calls
+by the plan. How often a loop polls follows from `lowering.analysis.cost`: so rarely that nobody notices.
+"""
+
+from __future__ import annotations
+
+from jitflow.expr import Const, Expr
+from lowering.analysis.cost import Costs, iterations_within
+from lowering.loop_ir import Body, For, If, Kernel, Stmt, While, map_body
+
+#: The work, in nanoseconds by estimate, that may be done without a look at whether to go on.
+WORK_BETWEEN_POLLS = 2_000_000
+
+
+def poll(kernel: Kernel) -> Kernel:
+    """Return `kernel` with polls in its long serial loops; itself if it has none."""
+    costs = Costs(kernel)
+
+    def inside(body: Body) -> Body:
+        return body if is_short(costs.body(body)) else map_body(statement, body)
+
+    def statement(s: Stmt) -> Stmt:
+        match s:
+            case For(var, extent, body, "serial", axis, None):
+                work = costs.body(body)
+                if is_short(costs.extent(s) * (work + 1)):
+                    return s
+                return For(var, extent, inside(body), "serial", axis, iterations_within(WORK_BETWEEN_POLLS, work))
+            case For(var, extent, body, kind, axis, often):
+                inner = inside(body)
+                return s if inner is body else For(var, extent, inner, kind, axis, often)
+            case While(cond, body):
+                inner = inside(body)
+                return s if inner is body else While(cond, inner)
+            case If(cond, then, otherwise):
+                yes, no = inside(then), inside(otherwise)
+                return s if yes is then and no is otherwise else If(cond, yes, no)
+            case _:
+                return s
+
+    return kernel.with_body(inside(kernel.body))
+
+
+def is_short(work: Expr) -> bool:
+    """Tell whether `work` is known to be less than what is done between two polls."""
+    return isinstance(work, Const) and int(work.value) <= WORK_BETWEEN_POLLS

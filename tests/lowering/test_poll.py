@@ -1,0 +1,254 @@
+"""F50: polls in long serial loops: where they are put, by which estimate, and what compiled loops do at them."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import jitflow as jf
+from jitflow.errors import CompilerBug
+from lowering.analysis.cost import work_of_iteration
+from lowering.parser import parse_kernel
+from lowering.passes.poll import WORK_BETWEEN_POLLS, poll
+from lowering.pipeline import run_pipeline
+from lowering.target import host
+from lowering.text import parse_fragment, show
+from lowering.verify import verify
+from runtime.abi import Watch
+from tests.support.check_pass import check_pass
+from tests.support.compiled import Compiled
+
+F32 = np.float32
+LOOK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+
+
+class Stopper:
+    """A watch that says stop when it is asked for the time `at`, and counts."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.asked, self._at = 0, at
+        self._look = LOOK(self._ask)
+        self._watch = Watch(ctypes.cast(self._look, ctypes.c_void_p))
+        self.address = ctypes.addressof(self._watch)
+
+    def _ask(self, watch: int) -> int:
+        assert watch == self.address
+        self.asked += 1
+        return int(self.asked == self._at)
+
+
+def test_a_long_loop_polls_after_two_milliseconds_of_estimated_work() -> None:
+    # A multiply-add, three loads and a store: five operations.
+    text = """
+kernel k(a: f64[n] read, b: f64[n] read, o: f64[1], n: index):
+  serial i in n:
+    o[0] = fma(a[i], b[i], o[0])
+"""
+    assert WORK_BETWEEN_POLLS == 2_000_000
+    check_pass(poll, before=text, after=text.replace("in n:", "in n poll 400000:"), dims=[{"n": 0}, {"n": 7}])
+
+
+def test_loops_that_are_short_for_sure_are_left_alone() -> None:
+    check_pass(poll, before="serial i in 1000:\n  out[i] = a[i] * 2.0")
+    check_pass(poll, before="serial i in 1000:\n  serial j in 100:\n    out[i] = out[i] + a[j]")
+    check_pass(poll, before="serial i in n % 64:\n  out[i] = a[i]")
+    check_pass(poll, before="serial i in min(4096, n):\n  out[i] = a[i]")
+    check_pass(poll, before="parallel i in n:\n  out[i] = a[i]")
+
+
+def test_what_is_left_when_whole_vectors_are_done_is_short() -> None:
+    check_pass(
+        poll,
+        before="""
+let whole: index = n // 64
+let done: index = whole * 64
+serial i in (n - done + 15) // 16:
+  out[i] = a[i]
+""",
+    )
+
+
+def test_an_outer_loop_polls_the_more_often_the_longer_the_inner_one_is() -> None:
+    check_pass(
+        poll,
+        before="""
+kernel k(a: f32[m, n] read, o: f32[m], n: index, m: index):
+  parallel i in m:
+    serial j in n:
+      o[i] = o[i] + a[i, j]
+""",
+        after="""
+kernel k(a: f32[m, n] read, o: f32[m], n: index, m: index):
+  parallel i in m:
+    serial j in n poll 500000:
+      o[i] = o[i] + a[i, j]
+""",
+    )
+    check_pass(
+        poll,
+        before="""
+kernel k(a: f32[m, n] read, o: f32[1], n: index, m: index):
+  serial i in m:
+    serial j in n:
+      o[0] = o[0] + a[i, j]
+""",
+        after="""
+kernel k(a: f32[m, n] read, o: f32[1], n: index, m: index):
+  serial i in m poll max(1, 2000000 // max(1, n * 5)):
+    serial j in n poll 500000:
+      o[0] = o[0] + a[i, j]
+""",
+    )
+
+
+def test_every_kind_of_statement_has_its_work() -> None:
+    def work(body: str) -> str:
+        lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+        header = "kernel k(a: f32[n] read, j: i64[n] read, o: f32[n], n: index):\n  parallel i in n:\n"
+        return show(work_of_iteration(parse_kernel(header + lines + "\n"))).strip()
+
+    assert work("o[i] = 1.0") == "1"
+    assert work("o[i] = exp(a[i])") == "22"
+    assert work("o[i] = a[i] / 3.0") == "10"
+    assert work("serial k in 10:\n  o[i] = 1.0") == "20"
+    assert work("serial k in n:\n  o[i] = 1.0") == "n * 2"
+    assert work("serial k in i:\n  o[i] = 1.0") == "n // 2 * 2"  # on average
+    assert work("if a[i] > 0.0:\n  o[i] = 1.0\nelse:\n  o[i] = 2.0") == "4"
+    assert work("let v: f32x16 = a[ramp(i, 1, 16)]\no[ramp(i, 1, 16)] = v") == "2"
+    assert work("let v: f32x16 = a[index(j[ramp(i, 1, 16)])]\no[ramp(i, 1, 16)] = v") == "131"
+    assert work("let t: index = index(j[i])\nserial k in t:\n  o[i] = 1.0") == "2049"
+
+
+LOOP = """
+kernel k(a: f32[n] read, o: f32[n], s: f32[1], n: index, often: index):
+  alloc t: f32[1] register
+  t[0] = 0.0
+  serial i in n poll often:
+    o[i] = a[i] * 2.0
+    t[0] = t[0] + a[i]
+  s[0] = t[0]
+"""
+
+
+@pytest.fixture(scope="module")
+def loop() -> Compiled:
+    return Compiled(parse_kernel(LOOP), host())
+
+
+def run(
+    loop: Compiled, n: int, often: int, stopper: Stopper | None = None
+) -> tuple[bool, np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    a, o, s = np.arange(1, n + 1, dtype=F32), np.full(n, -1, F32), np.full(1, -1, F32)
+    watch = None if stopper is None else stopper.address
+    stopped = loop({"a": a, "o": o, "s": s}, {"often": often}, watch=watch)
+    return stopped, a, o, s
+
+
+@pytest.mark.parametrize(
+    ("n", "often", "asked"),
+    [(0, 10, 0), (1, 10, 0), (10, 10, 0), (11, 10, 1), (20, 10, 1), (35, 10, 3), (3, 1, 2), (40, 39, 1), (5, 2**62, 0)],
+)
+def test_a_loop_asks_between_its_iterations_and_never_at_its_end(
+    loop: Compiled, n: int, often: int, asked: int
+) -> None:
+    for stopper in (Stopper(), None):
+        stopped, a, o, s = run(loop, n, often, stopper)
+        assert not stopped
+        assert (o == a * 2).all()
+        assert s == a.sum()
+        assert stopper is None or stopper.asked == asked
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_stopped_loop_returns_at_once(loop: Compiled, at: int) -> None:
+    stopper = Stopper(at)
+    stopped, a, o, s = run(loop, 35, 10, stopper)
+    assert stopped
+    assert stopper.asked == at
+    assert (o[: 10 * at] == a[: 10 * at] * 2).all()
+    assert (o[10 * at :] == -1).all()
+    assert s == -1
+
+
+def test_values_in_registers_live_through_polls_in_nested_loops() -> None:
+    text = """
+kernel k(a: f32[m, n] read, o: f32[m], n: index, m: index):
+  parallel i in m:
+    alloc t: f32[64] register
+    vectorized l in 64:
+      t[l] = 0.0
+    serial c in n // 64:
+      vectorized l in 64:
+        t[l] = t[l] * 0.5 + exp(a[i, c * 64 + l])
+    alloc u: f32[1] register
+    u[0] = 0.0
+    unrolled l in 64:
+      u[0] = u[0] + t[l]
+    o[i] = u[0]
+"""
+    plain = run_pipeline(parse_kernel(text), host(), check=True)
+    often = parse_kernel(re.sub(r"poll \d+", "poll 1", show(plain)))
+    assert show(often) != show(plain)
+    a = np.random.default_rng(0).random((5, 64 * 7), dtype=F32)
+    stopper, results = Stopper(), []
+    for kernel, watch in ((plain, None), (often, None), (often, stopper.address)):
+        o = np.empty(5, F32)
+        assert not Compiled(kernel, host())({"a": a, "o": o}, watch=watch)
+        results.append(o)
+    assert stopper.asked == 5 * 6
+    assert all((o == results[0]).all() for o in results)
+
+
+def test_a_poll_is_an_index_of_a_serial_cpu_loop() -> None:
+    for text, message in (
+        ("vectorized i in 8 poll 4:\n  out[i] = a[i]", "a vectorized loop does not poll"),
+        ("serial i in 8 poll 4.0:\n  out[i] = a[i]", "polls every f32"),
+        ("block.x b in 2:\n  serial i in 8 poll 4:\n    out[i] = a[i]", "block or thread"),
+    ):
+        with pytest.raises(CompilerBug, match=message):
+            verify(parse_fragment(text))
+    with pytest.raises(CompilerBug, match=r"scratch, polls or a parallel loop"):
+        Compiled(
+            parse_kernel("""
+kernel k(a: f32[n] read, o: f32[n], n: index):
+  call inner(a, o; n)
+  kernel inner(a: f32[n] read, o: f32[n], n: index):
+    serial i in n poll 3:
+      o[i] = a[i]
+"""),
+            host(),
+        )
+
+
+def plan_of(make: Callable[[jf.Tensor], jf.Tensor], *shape: int | str) -> str:
+    x = jf.placeholder("x", jf.float32, shape)
+    return jf.Session(make(x), load=False).dump("plan").partition("steps:\n")[2].strip()
+
+
+def test_the_plan_cuts_long_launches_into_chunks_and_leaves_small_ones_alone() -> None:
+    assert plan_of(lambda x: x + 1.0, 100_000) == "launch k0_add(input[0], output[0])"
+    cut = re.fullmatch(r"launch k0_add\(.*\) in chunks of (\d+)", plan_of(lambda x: x + 1.0, 4096 * 100_000))
+    # At one to three nanoseconds for each vector of a tile of 4096, whatever its width.
+    assert cut is not None
+    assert 2_000_000 // (4096 // 4 * 4) <= int(cut[1]) <= 2_000_000 // (4096 // 16 * 2)
+    assert plan_of(lambda x: jf.sum(x, axis=1), 8, 64) == "launch k0_reduce_sum(input[0], output[0])"
+    assert " in chunks of max(1, 2000000//(" in plan_of(lambda x: jf.sum(x, axis=1), "n", "m")
+
+
+def test_small_programs_do_not_poll() -> None:
+    x = jf.placeholder("x", jf.float32, (64, 16))
+    text = jf.Session(jf.softmax(x, axis=-1), load=False).dump("llvm")
+    assert "@watch.poll" not in text
+    x = jf.placeholder("x", jf.float32, ("n",))
+    text = jf.Session(jf.sum(x), load=False).dump("llvm")
+    assert text.count("define internal preserve_mostcc i1 @watch.poll(") == 1
+
+
+def test_a_body_of_very_many_statements_is_no_deep_expression() -> None:
+    lines = "".join(f"    o[{k}] = a[i]\n" for k in range(3000))
+    kernel = parse_kernel(f"kernel k(a: f32[n] read, o: f32[3000], n: index):\n  serial i in n:\n{lines}")
+    assert "serial i in n poll 333:" in show(poll(kernel))
