@@ -12,6 +12,7 @@ from jitflow.ops import (
     differences,
     elementwise,
     exponential,
+    floatbits,
     grids,
     index,
     joining,
@@ -19,10 +20,12 @@ from jitflow.ops import (
     movement,
     nan_handling,
     padding,
+    quantiles,
     rearranging,
     reduce,
     scan,
     scattering,
+    sorting,
     splitting,
     trigonometric,
 )
@@ -48,10 +51,17 @@ zeros_like = lift(creation.zeros_like)
 
 # elementwise
 abs = lift(elementwise.abs)
+acos = lift(trigonometric.acos)
+acosh = lift(trigonometric.acosh)
 add = lift(elementwise.add)
 allclose = lift(closeness.allclose)
 array_equal = lift(closeness.array_equal)
+asin = lift(trigonometric.asin)
+asinh = lift(trigonometric.asinh)
 astype = lift(cast.astype)
+atan = lift(trigonometric.atan)
+atan2 = lift(trigonometric.atan2)
+atanh = lift(trigonometric.atanh)
 bitwise_and = lift(compare.bitwise_and)
 bitwise_invert = lift(compare.bitwise_invert)
 bitwise_left_shift = lift(compare.bitwise_left_shift)
@@ -60,7 +70,9 @@ bitwise_right_shift = lift(compare.bitwise_right_shift)
 bitwise_xor = lift(compare.bitwise_xor)
 ceil = lift(elementwise.ceil)
 clip = lift(compare.clip)
+copysign = lift(floatbits.copysign)
 cos = lift(trigonometric.cos)
+cosh = lift(trigonometric.cosh)
 count_nonzero = lift(closeness.count_nonzero)
 divide = lift(elementwise.divide)
 equal = lift(compare.equal)
@@ -91,16 +103,20 @@ minimum = lift(compare.minimum)
 multiply = lift(elementwise.multiply)
 nan_to_num = lift(nan_handling.nan_to_num)
 negative = lift(elementwise.negative)
+nextafter = lift(floatbits.nextafter)
 not_equal = lift(compare.not_equal)
 positive = lift(elementwise.positive)
 pow = lift(exponential.pow)
 remainder = lift(elementwise.remainder)
 round = lift(elementwise.round)
 sign = lift(elementwise.sign)
+signbit = lift(floatbits.signbit)
 sin = lift(trigonometric.sin)
+sinh = lift(trigonometric.sinh)
 sqrt = lift(exponential.sqrt)
 square = lift(exponential.square)
 subtract = lift(elementwise.subtract)
+tan = lift(trigonometric.tan)
 tanh = lift(trigonometric.tanh)
 trunc = lift(elementwise.trunc)
 where = lift(compare.where)
@@ -159,20 +175,27 @@ vecdot = lift(linalg.vecdot)
 
 # scans, sorting, scattering
 # what cannot be, and says so
+argsort = lift(sorting.argsort)
 argwhere = lift(data_dependent.argwhere)
 cumulative_max = lift(scan.cumulative_max)
 cumulative_min = lift(scan.cumulative_min)
 cumulative_prod = lift(scan.cumulative_prod)
 cumulative_sum = lift(scan.cumulative_sum)
 logcumsumexp = lift(scan.logcumsumexp)
+median = lift(quantiles.median)
 nonzero = lift(data_dependent.nonzero)
+percentile = lift(quantiles.percentile)
+quantile = lift(quantiles.quantile)
 scatter = lift(scattering.scatter)
 scatter_along_axis = lift(scattering.scatter_along_axis)
+searchsorted = lift(sorting.searchsorted)
 segment_max = lift(scattering.segment_max)
 segment_mean = lift(scattering.segment_mean)
 segment_min = lift(scattering.segment_min)
 segment_prod = lift(scattering.segment_prod)
 segment_sum = lift(scattering.segment_sum)
+sort = lift(sorting.sort)
+top_k = lift_many(sorting.top_k)
 unique_all = lift(data_dependent.unique_all)
 unique_counts = lift(data_dependent.unique_counts)
 unique_inverse = lift(data_dependent.unique_inverse)

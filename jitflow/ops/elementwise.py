@@ -46,12 +46,14 @@ def define_elementwise(
     exact: bool = True,
     costly: bool = False,
     ulp: float | None = None,
+    storage: bool = False,
 ) -> OpDef:
     """Define the operator that applies `rule` to the elements of inputs of one dtype, which broadcast.
 
     `kinds` are the kinds of dtypes it takes (``b`` bool, ``i`` integers, ``f`` floats). `result` is the dtype of its
     results where it is not that of its inputs. IEEE operations are `exact`: numpy and compiled code round alike;
-    others differ by at most `ulp` units in the last place: numpy's own functions are within 4, ours within 2.
+    others differ by at most `ulp` units in the last place: numpy's own functions are within 4, ours within 2. A
+    `storage` operator takes float16 and bfloat16 as they are.
     """
 
     arity = rule.__code__.co_argcount
@@ -81,6 +83,7 @@ def define_elementwise(
         exact=exact,
         costly=costly,
         ulp=ulp if ulp is not None else 0.0 if exact else 6.0,
+        storage=storage,
     )
 
 
@@ -152,6 +155,11 @@ add_op: OpDef = define_elementwise(
 def add(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 + x2`` elementwise. Integers wrap around; on bool it is logical or.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -174,6 +182,13 @@ subtract_op: OpDef = define_elementwise(
 def subtract(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 - x2`` elementwise. Integers wrap around. Raises DTypeError for two bool tensors.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -195,6 +210,11 @@ multiply_op: OpDef = define_elementwise(
 
 def multiply(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 * x2`` elementwise. Integers wrap around; on bool it is logical and.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -223,6 +243,11 @@ divide_op: OpDef = define_elementwise(
 
 def divide(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 / x2`` elementwise; integers and bool are divided as float64.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -261,7 +286,14 @@ def floor_divide(x1: Operand, x2: Operand, /) -> Node:
 
     Integers: by zero gives 0, and the least value over -1 wraps to itself. Floats: with ``r = remainder(x1, x2)`` it is
     ``(x1 - r) / x2`` rounded to the nearest whole number; by zero it is ``x1 / x2``. A zero has the sign of
-    ``x1 / x2``. Raises DTypeError for bool.
+    ``x1 / x2``.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool.
 
     Examples
     --------
@@ -290,7 +322,14 @@ def remainder(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 % x2`` elementwise, with the sign of `x2`, as Python's ``%``.
 
     Integers: by zero gives 0. Floats: the exact remainder of the truncated quotient, plus `x2` if its sign is not that
-    of `x2`; a zero has the sign of `x2`; by zero or of an infinity gives NaN. Raises DTypeError for bool.
+    of `x2`; a zero has the sign of `x2`; by zero or of an infinity gives NaN.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        For bool.
 
     Examples
     --------
@@ -314,7 +353,12 @@ negative_op: OpDef = define_elementwise(
 
 
 def negative(x: Operand, /) -> Node:
-    """Return ``-x`` elementwise; the least integer is its own negative. Raises DTypeError for bool.
+    """Return ``-x`` elementwise; the least integer is its own negative.
+
+    Raises
+    ------
+    DTypeError
+        For bool.
 
     Examples
     --------
@@ -326,7 +370,12 @@ def negative(x: Operand, /) -> Node:
 
 
 def positive(x: Operand, /) -> Node:
-    """Return `x` itself. Raises DTypeError for bool.
+    """Return `x` itself.
+
+    Raises
+    ------
+    DTypeError
+        For bool.
 
     Examples
     --------
@@ -380,7 +429,12 @@ sign_op: OpDef = define_elementwise(
 
 
 def sign(x: Operand, /) -> Node:
-    """Return -1, 0 or 1 elementwise, in the dtype of `x`; 0.0 for both zeros, NaN for NaN. Raises DTypeError for bool.
+    """Return -1, 0 or 1 elementwise, in the dtype of `x`; 0.0 for both zeros, NaN for NaN.
+
+    Raises
+    ------
+    DTypeError
+        For bool.
 
     Examples
     --------

@@ -24,27 +24,38 @@ def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *xs: np.asarray(fn(*(x.astype(np.float64) for x in xs))).astype(xs[0].dtype)
 
 
-def samples_between(low: float, high: float) -> Callable[[np.random.Generator], Iterator[Sample]]:
-    """Return `samples` that add to those of any float function a range in which the function has something to do."""
+def samples_between(
+    low: float, high: float, smooth: tuple[float, float] | None = None
+) -> Callable[[np.random.Generator], Iterator[Sample]]:
+    """Return `samples` that add to those of any float function a range in which the function has something to do.
+
+    Slopes are compared within `smooth`; by default where random numbers fall, or from 1/4 to 3 if `low` is not below 0.
+    """
     common = unary_samples(FLOATS, wrong=(bool_, int32, int64))
 
     def samples(rng: np.random.Generator) -> Iterator[Sample]:
         for sample in common(rng):
             # Central differences would leave the domain of log and sqrt near zero.
-            yield Sample(sample.inputs, sample.attrs, sample.raises, sample.match, smooth=low < 0 and sample.smooth)
+            is_smooth = low < 0 and smooth is None and sample.smooth
+            yield Sample(sample.inputs, sample.attrs, sample.raises, sample.match, smooth=is_smooth)
         for dtype in FLOATS:
-            yield Sample((cast_array(rng.uniform(max(low, 0.25), 3.0, 9), dtype),))
+            yield Sample((cast_array(rng.uniform(*(smooth or (max(low, 0.25), 3.0)), 9), dtype),))
             yield Sample((cast_array(rng.uniform(low, high, 67), dtype),), smooth=False)
 
     return samples
 
 
 def define_function(
-    name: str, fn: Callable[..., Any], low: float, high: float, vjp: Callable[..., tuple[Node, ...]]
+    name: str,
+    fn: Callable[..., Any],
+    low: float,
+    high: float,
+    vjp: Callable[..., tuple[Node, ...]],
+    smooth: tuple[float, float] | None = None,
 ) -> OpDef:
     """Define the operator of intrinsic `name` of one float input, with numpy function `fn` of float64 as its rule.
 
-    Its samples add numbers between `low` and `high` to edge values.
+    Its samples add numbers between `low` and `high` to edge values, and compare slopes within `smooth`.
     """
     return define_elementwise(
         name,
@@ -52,7 +63,7 @@ def define_function(
         numpy=in_double(fn),
         kinds="f",
         vjp=vjp,
-        samples=samples_between(low, high),
+        samples=samples_between(low, high, smooth),
         exact=False,
         costly=True,
     )

@@ -32,22 +32,54 @@ from functools import cache
 
 from jitflow.errors import CompilerBug
 from jitflow.expr import Expr, Type, Var
-from lowering.vecmath import exponential, integer, philox, power, remainder, trigonometric
+from lowering.vecmath import (
+    error_function,
+    exponential,
+    hyperbolic,
+    integer,
+    inverse,
+    logarithm,
+    philox,
+    power,
+    remainder,
+    roots,
+    trigonometric,
+)
 from lowering.vecmath.builder import Builder, Function, emulate_fma
 
 __all__ = ["FUNCTIONS", "Function", "define", "emulate_fma"]
 
 _UNARY: dict[str, Callable[[Builder, Var], Expr]] = {
     "exp": exponential.exp,
-    "log": exponential.log,
-    "tanh": exponential.tanh,
-    "erf": exponential.erf,
+    "exp2": exponential.exp2,
+    "expm1": exponential.expm1,
+    "sigmoid": exponential.sigmoid,
+    "log": logarithm.log,
+    "log2": logarithm.log2,
+    "log10": logarithm.log10,
+    "log1p": logarithm.log1p,
+    "cbrt": roots.cbrt,
+    "rsqrt": roots.rsqrt,
+    "erf": error_function.erf,
     "sin": trigonometric.sin,
     "cos": trigonometric.cos,
+    "tan": trigonometric.tan,
+    "asin": inverse.asin,
+    "acos": inverse.acos,
+    "atan": inverse.atan,
+    "sinh": hyperbolic.sinh,
+    "cosh": hyperbolic.cosh,
+    "tanh": hyperbolic.tanh,
+    "asinh": hyperbolic.asinh,
+    "acosh": hyperbolic.acosh,
+    "atanh": hyperbolic.atanh,
 }
 
 _BINARY: dict[str, Callable[[Builder, Var, Var], Expr]] = {
     "pow": power.power,
+    "hypot": roots.hypot,
+    "logaddexp": logarithm.logaddexp,
+    "atan2": inverse.atan2,
     "floormod": remainder.floormod,
     "floordiv": remainder.floordiv,
 }

@@ -111,6 +111,12 @@ class Builder:
         self.body = outer
 
     @contextmanager
+    def unless(self, mask: Expr) -> Iterator[None]:
+        """Run the statements collected inside only if some lane of `mask` is false: for what is rare."""
+        with self.when(Unary("not", all_lanes(mask))):
+            yield
+
+    @contextmanager
     def loop(self, cond: Expr) -> Iterator[None]:
         """Repeat the statements collected inside as long as scalar `cond`, evaluated again each time, is true."""
         outer, self.body = self.body, []
@@ -195,9 +201,28 @@ def rounded(x: Expr) -> Expr:
     return Unary("round", x)
 
 
+def square_root(x: Expr) -> Expr:
+    """Return the square root of `x`, correctly rounded."""
+    return Unary("sqrt", x)
+
+
+def half_inverse_root(b: Builder, x: Expr) -> Expr:
+    """Return ``1 / (2 * sqrt(x))`` to within 4%, finite for x = 0: enough to turn what a root leaves into its rest.
+
+    Halving the bits of a float halves its logarithm, as good as a straight line between powers of two can.
+    """
+    magic = 0x5FE6EB50C7B537A9 if b.wide else 0x5F3759DF
+    return b.from_bits((magic - (1 << (b.format.digits - 1))) - (b.bits(x) >> 1))
+
+
 def any_lane(mask: Expr) -> Expr:
     """Return, as a scalar bool, whether `mask` is true in some lane."""
     return mask if mask.type.lanes == 1 else Call("any", (mask,), mask.type.with_lanes(1))
+
+
+def all_lanes(mask: Expr) -> Expr:
+    """Return, as a scalar bool, whether `mask` is true in every lane."""
+    return mask if mask.type.lanes == 1 else Call("all", (mask,), mask.type.with_lanes(1))
 
 
 def emulate_fma(b: Builder, x: Expr, y: Expr, z: Expr) -> Expr:
@@ -221,6 +246,8 @@ def two_product(b: Builder, x: Expr, y: Expr) -> tuple[Var, Expr]:
     high = b.let(x * y, "high")
     if b.has_fma:
         return high, Fma(x, y, -high)
+    if not b.wide:
+        return high, cast(cast(x, float64) * cast(y, float64) - cast(high, float64), float32)
     x1, x2 = _split(b, x)
     y1, y2 = _split(b, y)
     return high, ((x1 * y1 - high) + x1 * y2 + x2 * y1) + x2 * y2
@@ -242,7 +269,7 @@ def fast_two_sum(b: Builder, x: Expr, y: Expr) -> tuple[Var, Expr]:
 
 
 def _split(b: Builder, x: Expr) -> tuple[Var, Var]:
-    """Return two halves of at most 26 bits whose sum is `x` (Veltkamp)."""
-    c = b.let(x * (2.0**27 + 1.0), "c")
+    """Return two halves of at most 26 bits (f32: 12) whose sum is `x` (Veltkamp)."""
+    c = b.let(x * (2.0 ** (27 if b.wide else 12) + 1.0), "c")
     high = b.let(c - (c - x), "high")
     return high, b.let(x - high, "low")
