@@ -154,7 +154,7 @@ def as_dtype(x: Any) -> DType:
             return bfloat16
         try:
             given = np.dtype(x)
-        except TypeError:
+        except (TypeError, ValueError):  # the latter of what has a `dtype` that is none of numpy's
             raise DTypeError(f"{x!r} is no dtype; supported are {_names()}") from None
         found = _BY_NAME.get(given.name)
         if found is None or found.np is None:

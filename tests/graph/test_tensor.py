@@ -276,6 +276,10 @@ def test_methods_are_the_functions_of_the_same_name(x: Tensor) -> None:
         (x.ravel(), X.ravel()),
         (x.T, X.T),
         (x[None].mT, X.T[None]),
+        (x.swapaxes(0, 1), X.T),
+        (x.repeat(2), X.repeat(2)),
+        (x.repeat([1, 0, 2], axis=1), X.repeat([1, 0, 2], axis=1)),
+        (x.round(), X.round()),
     ]
     for built, expected in pairs:
         found = run(built, x=X)
@@ -381,6 +385,23 @@ def test_asarray_passes_tensors_through(x: Tensor) -> None:
     assert jf.asarray(x) is x
     assert jf.asarray(x, dtype=jf.float32).dtype is jf.float32
     assert jf.asarray(2.5) is jf.constant(2.5)
+
+
+def test_a_tensor_is_no_dtype(x: Tensor) -> None:
+    for call in (lambda: x.astype(x), lambda: jf.zeros(2, dtype=x), lambda: jf.asarray(1, dtype=x)):
+        with pytest.raises(jf.DTypeError, match=r"Tensor\('x', float64, \(2, 3\)\) is no dtype"):
+            call()
+
+
+def test_asarray_takes_the_standards_arguments(x: Tensor) -> None:
+    assert jf.asarray(x, copy=False, device="session") is x
+    assert jf.asarray([1, 2], copy=True).dtype is jf.int64
+    with pytest.raises(TypeError, match="positional argument"):
+        jf.asarray(x, jf.float32)  # type: ignore[misc]
+    with pytest.raises(jf.DeviceError, match="asarray: a tensor cannot be on device 'cpu'"):
+        jf.asarray(x, device="cpu")
+    with pytest.raises(TypeError, match="making an array of a Tensor is not possible"):
+        jf.asarray([x, x])
 
 
 def test_constants_differ_by_bits() -> None:
