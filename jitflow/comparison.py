@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitflow.config import override
-from jitflow.dtypes import DType
+from jitflow.dtypes import DType, as_dtype
 from jitflow.graph import Node, toposort
 from jitflow.interp import interpret
 from jitflow.session import Session
@@ -160,7 +160,7 @@ def errors_between(
         return float("inf"), float("inf"), float("inf"), False
     if got.size == 0:
         return 0.0, 0.0, 0.0, True
-    if got.dtype.kind != "f":
+    if not as_dtype(got.dtype).is_float:
         a, b = got.astype(np.float64), want.astype(np.float64)
         gap = np.abs(a - b)
         with np.errstate(all="ignore"):

@@ -376,9 +376,9 @@ def make_constant(value: Any, dtype: DType | None = None) -> Node:
         array = np.asarray(value) if dtype is None or dtype.is_half else np.asarray(value, dtype=numpy_dtype(dtype))
         if dtype is not None and dtype.is_half:
             array = nearest_half(array, numpy_dtype(dtype))
-        as_dtype(array.dtype)
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
+        native = numpy_dtype(as_dtype(array.dtype))
+        if array.dtype != native:
+            array = array.astype(native)
     return make_node(constant_op, (), {"value": ArrayData(array)})
 
 

@@ -277,11 +277,12 @@ def canonicalize(value: object, spec: ArraySpec, signature: ProgramSignature) ->
 
 def _in_place(array: Array, dtype: DType) -> Array:
     """Return `array`, whose values are of `dtype`, or a copy if programs cannot read its memory."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+    # numpy says of swapped bfloat16 that they are native; but they are not equal to the native ones.
+    flags, of = array.flags, numpy_dtype(dtype)
+    if flags.c_contiguous and flags.aligned and array.dtype == of:
         return array
     try:
-        return np.array(array, dtype=numpy_dtype(dtype), order="C", copy=True)
+        return np.array(array, dtype=of, order="C", copy=True)
     except MemoryError:
         raise OutOfMemoryError(
             f"no memory for {array.size * array.itemsize} bytes of a contiguous copy of an input of shape {array.shape}"

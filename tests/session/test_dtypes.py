@@ -25,7 +25,8 @@ def test_values_pass_unchanged(dtype: DType) -> None:
     data = edges(dtype)
     x = jf.placeholder("x", dtype, ("n",))
     variable, constant = jf.variable("v", data), jf.constant(data)
-    fetches = [jf.flip(x), jf.flip(variable), jf.concat([constant, x]), jf.where(jf.equal(x, x), x, constant)]
+    swapped = jf.constant(data.astype(dtype.np.newbyteorder()))
+    fetches = [jf.flip(x), jf.flip(variable), jf.concat([constant, x]), jf.where(jf.equal(x, x), x, swapped)]
     session = jf.Session(fetches)
     for got, want in zip(session.run(fetches, {x: data}), jf.interpret(fetches, {x: data}), strict=True):
         assert_same(got, want)
@@ -44,10 +45,8 @@ def test_feeds_of_any_layout_and_lists(dtype: DType) -> None:
     raw = np.zeros(data.nbytes + 1, np.uint8)
     unaligned = raw[1:].view(dtype.np).reshape(6, 4)
     unaligned[...] = data
-    layouts = [data, np.asfortranarray(data), np.repeat(data, 2, axis=1)[:, ::2], data[::-1][::-1], unaligned]
-    if dtype is not bfloat16:
-        # The bytes of bfloat16 cannot be swapped: to numpy they then are no numbers.
-        layouts.append(data.astype(dtype.np.newbyteorder()))
+    swapped = data.astype(dtype.np.newbyteorder())
+    layouts = [data, np.asfortranarray(data), np.repeat(data, 2, axis=1)[:, ::2], data[::-1][::-1], unaligned, swapped]
     for layout in layouts:
         np.testing.assert_array_equal(session.run(y, {x: layout}), data[::-1])
         np.testing.assert_array_equal(predict(layout), data[::-1])
@@ -77,7 +76,7 @@ def test_results_go_into_arrays_of_their_dtype_alone(dtype: DType) -> None:
     wrong = np.zeros(len(data), bool if dtype is not bool_ else np.int8)
     with pytest.raises(jf.FeedError, match=f"out for .* must be {dtype.name} of shape .*, got {wrong.dtype}"):
         predict(data, out=wrong)
-    if dtype is not bfloat16 and dtype.itemsize > 1:
+    if dtype.itemsize > 1:
         with pytest.raises(jf.FeedError, match="must be"):
             predict(data, out=out.astype(dtype.np.newbyteorder()))
 
@@ -157,3 +156,11 @@ def test_products_of_matrices(dtype: DType) -> None:
         bound = narrow * np.abs(exact) + 34 * max(eps if not dtype.is_half else 2.0**-23, 2.0**-52) * size
         assert got.dtype == dtype.np
         assert (np.abs(got.astype(np.float64) - exact) <= bound).all()
+
+
+@EVERY
+def test_comparisons_count_in_the_dtype(dtype: DType) -> None:
+    x = jf.placeholder("x", dtype, (30,))
+    report = jf.compare(jf.where(x > x[::-1], x, x[::-1]), {x: draw(np.random.default_rng(0), dtype, 30)})
+    assert report.ok
+    assert {row.max_ulp for row in report.rows} == {0.0}
