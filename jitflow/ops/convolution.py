@@ -152,6 +152,10 @@ def _infer_conv(
     what = f"conv of x {shape_text(x.shape)} and w {shape_text(w.shape)}"
     unify(mul_dims(w.shape[1], groups), x.shape[1], f"{what}: channels of w, {groups} groups, and of x")
     check_bias("conv", bias, x, w.shape[0])
+    if not all(s >= 1 for s in (*strides, *dilations)):
+        raise ShapeError(f"{what}: strides {strides} and dilations {dilations} must be at least 1")
+    if any(isinstance(p, int) and p < 0 for pair in padding for p in pair):
+        raise ShapeError(f"{what}: padding {padding} must not be negative")
     out: list[Dim] = []
     for axis, (n, size, (before, after)) in enumerate(zip(x.shape[2:], w.shape[2:], padding, strict=True)):
         total, reach = add_dims(before, n, after), window_extent(size, dilations[axis])

@@ -54,6 +54,10 @@ def _infer_transpose(
     unify(w.shape[0], x.shape[1], f"{what}: channels of w and of x")
     channels = mul_dims(w.shape[1], groups)
     check_bias("conv_transpose", bias, x, channels)
+    if not all(s >= 1 for s in (*strides, *dilations)) or not all(p >= 0 for pair in padding for p in pair):
+        raise ShapeError(f"{what}: strides and dilations are at least 1, padding is not negative")
+    if not all(more >= 0 for more in output_padding):
+        raise ShapeError(f"{what}: output_padding {output_padding} must not be negative")
     out: list[Dim] = []
     for axis, (n, (before, after), more) in enumerate(
         zip(_reached(x.shape, w.shape, strides, dilations), padding, output_padding, strict=True)

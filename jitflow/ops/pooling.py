@@ -30,6 +30,8 @@ def _infer(name: str, x: TensorType, window: Numbers, strides: Numbers, padding:
         raise DTypeError(f"{name} takes numbers, not bool; convert with astype")
     out = []
     for axis, (n, size, stride, (before, after)) in enumerate(zip(x.shape[2:], window, strides, padding, strict=True)):
+        if stride < 1 or size < 1 or min(before, after) < 0:
+            raise ShapeError(f"{what}: window {size}, stride {stride} or padding {before} and {after} is too small")
         if max(before, after) >= size:
             raise ShapeError(f"{what}: padding {before} and {after} must be less than the window, {size}")
         total = add_dims(before, n, after)
@@ -86,6 +88,10 @@ def _samples(rng: np.random.Generator, name: str, dtypes: tuple[DType, ...], **m
 # ---- max_pool
 
 
+def _infer_max(x: TensorType, *, window: Numbers, strides: Numbers, padding: Pairs) -> TensorType:
+    return _infer("max_pool", x, window, strides, padding)
+
+
 def _samples_max(rng: np.random.Generator) -> Iterator[Sample]:
     yield from _samples(rng, "max_pool", NUMBERS)
     x = draw(rng, float64, 1, 1, 6)
@@ -95,7 +101,7 @@ def _samples_max(rng: np.random.Generator) -> Iterator[Sample]:
 
 max_pool_op: OpDef = define_op(
     "max_pool",
-    infer=lambda x, *, window, strides, padding: _infer("max_pool", x, window, strides, padding),
+    infer=_infer_max,
     expand=lambda x, *, window, strides, padding: reduce_over(
         reduce_max_op,
         _windowed(x, window, strides, padding, identity_of("max", x.dtype)),
