@@ -23,9 +23,11 @@ from jitflow.ops import (
     movement,
     nan_handling,
     padding,
+    quantiles,
     rearranging,
     reduce,
     scan,
+    sorting,
     splitting,
 )
 from jitflow.ops.broadcast import broadcast_to
@@ -137,6 +139,44 @@ def _cumulative(name: str, function: Callable[..., Node]) -> Callable[..., Node]
 
     cumulative.__qualname__ = name
     return cumulative
+
+
+def _sort_options(name: str, kind: Any, order: Any) -> None:
+    """`kind` may be any: sorts are stable, which is more than the other kinds promise."""
+    if order is not None:
+        raise TypeError(f"np.{name}: Tensors have no fields to order by")
+
+
+def _sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Node:
+    _sort_options("sort", kind, order)
+    return sorting.sort(movement.reshape(a, (-1,)) if axis is None else a, axis=-1 if axis is None else axis)
+
+
+def _argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Node:
+    _sort_options("argsort", kind, order)
+    return sorting.argsort(movement.reshape(a, (-1,)) if axis is None else a, axis=-1 if axis is None else axis)
+
+
+def _median(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: bool = False) -> Node:
+    no_out("median", out)
+    return quantiles.median(a, axis=axis, keepdims=keepdims)
+
+
+def _quantile(name: str, function: Callable[..., Node]) -> Callable[..., Node]:
+    def quantile(
+        a: Any,
+        q: Any,
+        axis: Any = None,
+        out: Any = None,
+        overwrite_input: bool = False,
+        method: str = "linear",
+        keepdims: bool = False,
+    ) -> Node:
+        no_out(name, out)
+        return function(a, q, axis=axis, method=method, keepdims=keepdims)
+
+    quantile.__qualname__ = name
+    return quantile
 
 
 def _round(a: Any, decimals: int = 0, out: Any = None) -> Node:
@@ -290,6 +330,12 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.cumprod: _running("cumprod", scan.cumulative_prod),
     np.cumulative_sum: _cumulative("cumulative_sum", scan.cumulative_sum),
     np.cumulative_prod: _cumulative("cumulative_prod", scan.cumulative_prod),
+    np.sort: _sort,
+    np.argsort: _argsort,
+    np.searchsorted: lambda a, v, side="left", sorter=None: sorting.searchsorted(a, v, side=side, sorter=sorter),
+    np.median: _median,
+    np.quantile: _quantile("quantile", quantiles.quantile),
+    np.percentile: _quantile("percentile", quantiles.percentile),
     np.reshape: _reshape,
     np.ravel: _ravel,
     np.transpose: _transpose,

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, ParamSpec, TypeAlias, overload
 import numpy as np
 
 from jitflow import numpy_protocol
-from jitflow.dtypes import DType, as_dtype
+from jitflow.dtypes import DType, as_dtype, numpy_dtype
 from jitflow.errors import DeviceError, DTypeError, GraphError, JitflowError, ShapeError
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
@@ -36,6 +36,7 @@ from jitflow.ops import (
     rearranging,
     reduce,
     scan,
+    sorting,
 )
 from jitflow.ops.axes import DEVICE, check_device
 from jitflow.types import SymDim, as_shape, element_count, public_dim, shape_text
@@ -315,6 +316,14 @@ class Tensor:
         """Return the running products along `axis` (None: of all elements); see `jitflow.cumulative_prod`."""
         x = movement.reshape(self.node, (-1,)) if axis is None else self.node
         return as_tensor(scan.cumulative_prod(x, axis=axis, dtype=dtype))
+
+    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """Return the positions of the elements in ascending order along `axis`; see `jitflow.argsort`."""
+        return as_tensor(sorting.argsort(self.node, axis=axis, descending=descending))
+
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Tensor:
+        """Return where the elements of `v` belong in this sorted vector; see `jitflow.searchsorted`."""
+        return as_tensor(sorting.searchsorted(self.node, v, side=side, sorter=sorter))
 
     def astype(self, dtype: Any, copy: bool = True) -> Tensor:
         """Return the elements converted to `dtype`; see `jitflow.astype`."""
@@ -633,7 +642,7 @@ def _as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
     if array.dtype.kind == "O":
         raise DTypeError(f"cannot make a {what} of {type(value).__name__}: its elements are no numbers")
     try:
-        as_dtype(array.dtype)
+        native = numpy_dtype(as_dtype(array.dtype))
     except DTypeError as error:
         raise DTypeError(f"cannot make a {what}: {error}") from None
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array if array.dtype == native else array.astype(native)

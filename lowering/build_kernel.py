@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from jitflow.dtypes import DType
+from jitflow.dtypes import DType, index, int64
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
     BOOL,
@@ -22,6 +22,7 @@ from jitflow.expr import (
     Scalar,
     Var,
     as_index,
+    cast,
     compare,
     const,
     const_index,
@@ -66,14 +67,17 @@ class _Literal:
 
 
 class _Variable:
-    def __init__(self, builder: _Builder, buffer: Buffer) -> None:
-        self._builder, self._buffer = builder, buffer
+    """A register. Memory holds no indices, so a variable of dtype index is kept as an int64."""
+
+    def __init__(self, builder: _Builder, buffer: Buffer, dtype: DType) -> None:
+        self._builder, self._buffer, self._dtype = builder, buffer, dtype
 
     def get(self) -> Expr:
-        return Load(self._buffer, (const_index(0),))
+        return cast(Load(self._buffer, (const_index(0),)), self._dtype)
 
     def set(self, value: Scalar) -> None:
-        self._builder.append(Store(self._buffer, (const_index(0),), lift(value, self.get())))
+        new = cast(lift(value, self.get()), self._buffer.dtype)
+        self._builder.append(Store(self._buffer, (const_index(0),), new))
 
 
 class _Builder:
@@ -201,9 +205,9 @@ class _Builder:
         return var
 
     def variable(self, name: str, dtype: DType, value: Scalar) -> _Variable:
-        buffer = Buffer(name, dtype, (1,), "register")
+        buffer = Buffer(name, int64 if dtype is index else dtype, (1,), "register")
         self.append(Alloc(buffer))
-        made = _Variable(self, buffer)
+        made = _Variable(self, buffer, dtype)
         made.set(value)
         return made
 
