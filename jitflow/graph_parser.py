@@ -207,7 +207,11 @@ def _check_attrs(line: Line, attrs: Mapping[str, Any], place: Place) -> None:
 
 @cache
 def _arity(op: OpDef) -> int | None:
-    parameters = inspect.signature(op.infer).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    """Return how many inputs `op` takes, or None for any number: what the first of its rules says that names them."""
+    for rule, others in ((op.infer, 0), (op.element, 1), (op.expand, 0)):
+        if rule is not None:
+            parameters = inspect.signature(rule).parameters.values()
+            if not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+                named = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+                return named - others  # an element rule is given the index first
+    return None

@@ -286,6 +286,9 @@ def _samples_segment_sum(what: str, along: bool) -> Callable[[np.random.Generato
 
 
 def _define_scatter(name: str, look_up: str, along: bool) -> OpDef:
+    def infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int, mode: str) -> TensorType:
+        return _infer_scatter(name, x, indices, updates, axis, mode, along)
+
     def vjp(
         ct: Node, out: Node, x: Node, indices: Node, updates: Node, *, axis: int, mode: str
     ) -> tuple[Node, None, Node]:
@@ -293,7 +296,7 @@ def _define_scatter(name: str, look_up: str, along: bool) -> OpDef:
 
     op = define_op(
         name,
-        infer=lambda x, indices, updates, *, axis, mode: _infer_scatter(name, x, indices, updates, axis, mode, along),
+        infer=infer,
         kernel=lambda b, out, x, indices, updates, *, axis, mode: _write(b, out, indices, updates, axis, mode, x),
         numpy=lambda x, indices, updates, *, axis, mode: _numpy_write(name, x.copy(), indices, updates, axis, mode),
         vjp=vjp,
@@ -305,6 +308,9 @@ def _define_scatter(name: str, look_up: str, along: bool) -> OpDef:
 
 
 def _define_segment_sum(name: str, look_up: str, along: bool) -> OpDef:
+    def infer(updates: TensorType, indices: TensorType, *, axis: int, size: Dim) -> TensorType:
+        return _infer_segment_sum(name, updates, indices, axis, size, along)
+
     def numpy(updates: Array, indices: Array, *, axis: int, size: Dim, dims: Dims) -> Array:
         shape = list(updates.shape)
         shape[axis] = known_shape((size,), dims)[0]
@@ -315,7 +321,7 @@ def _define_segment_sum(name: str, look_up: str, along: bool) -> OpDef:
 
     return define_op(
         name,
-        infer=lambda updates, indices, *, axis, size: _infer_segment_sum(name, updates, indices, axis, size, along),
+        infer=infer,
         kernel=kernel,
         numpy=numpy,
         vjp=lambda ct, out, updates, indices, *, axis, size: (OPS[look_up](ct, indices, axis=axis), None),
