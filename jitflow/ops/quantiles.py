@@ -188,7 +188,16 @@ def _share(q: Operand) -> Node:
 def percentile(x: Operand, q: Operand, /, *, axis: Axis = None, method: str = "linear", keepdims: bool = False) -> Node:
     """Return the values below which `q` percent of the elements over `axis` lie: ``quantile(x, q / 100)``.
 
-    Other arguments and errors as for `quantile`.
+    Other arguments as for `quantile`.
+
+    Raises
+    ------
+    GraphError
+        For an unknown method, or a constant `q` outside 0 to 100. A computed one is clipped.
+    ShapeError
+        For no elements, or an axis that is named twice.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------

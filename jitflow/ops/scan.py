@@ -356,7 +356,14 @@ def cumulative_prod(
 ) -> Node:
     """Return the running products along `axis`: element k is the product of elements 0 .. k.
 
-    Arguments and errors as for `cumulative_sum`; the initial element is 1. The gradient is right at zeros too.
+    Arguments as for `cumulative_sum`; the initial element is 1. The gradient is right at zeros too.
+
+    Raises
+    ------
+    ShapeError
+        If `axis` is missing for a tensor of another rank than 1.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -403,7 +410,16 @@ def cumulative_max(x: Operand, /, *, axis: int | None = None) -> Node:
 def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
     """Return the running minima along `axis`: element k is the least of elements 0 .. k, NaN after a NaN.
 
-    Arguments and errors as for `cumulative_max`.
+    Arguments as for `cumulative_max`.
+
+    Raises
+    ------
+    DTypeError
+        For a tensor of bool.
+    ShapeError
+        If `axis` is missing for a tensor of another rank than 1.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
@@ -418,7 +434,14 @@ def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
 def logcumsumexp(x: Operand, /, *, axis: int | None = None) -> Node:
     """Return the logarithms of the running sums of ``exp(x)`` along `axis`, without overflow.
 
-    Integers and bool are taken as float64; other arguments and errors as for `cumulative_sum`.
+    Integers and bool are taken as float64; arguments as for `cumulative_max`.
+
+    Raises
+    ------
+    ShapeError
+        If `axis` is missing for a tensor of another rank than 1.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------

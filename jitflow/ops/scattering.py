@@ -504,7 +504,16 @@ def _folded(data: Operand, segment_ids: Operand, num_segments: Any, what: str, m
 
 
 def segment_prod(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
-    """Return the product of each segment, 1 for one without elements. Arguments and errors as for `segment_sum`.
+    """Return the product of each segment, 1 for one without elements. Arguments as for `segment_sum`.
+
+    Raises
+    ------
+    DTypeError
+        If `segment_ids` are no integers, or `data` is bool.
+    ShapeError
+        If there are not as many numbers as elements.
+    IndexRangeError
+        While the graph runs, for a number that is no segment's; it names the first.
 
     Examples
     --------
@@ -518,7 +527,16 @@ def segment_prod(data: Operand, segment_ids: Operand, num_segments: Any, /) -> N
 def segment_max(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the greatest element of each segment, NaN if there is one.
 
-    A segment without elements has -inf, or the least integer. Arguments and errors as for `segment_sum`.
+    A segment without elements has -inf, or the least integer. Arguments as for `segment_sum`.
+
+    Raises
+    ------
+    DTypeError
+        If `segment_ids` are no integers, or `data` is bool.
+    ShapeError
+        If there are not as many numbers as elements.
+    IndexRangeError
+        While the graph runs, for a number that is no segment's; it names the first.
 
     Examples
     --------
@@ -532,7 +550,16 @@ def segment_max(data: Operand, segment_ids: Operand, num_segments: Any, /) -> No
 def segment_min(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the least element of each segment, NaN if there is one.
 
-    A segment without elements has inf, or the greatest integer. Arguments and errors as for `segment_sum`.
+    A segment without elements has inf, or the greatest integer. Arguments as for `segment_sum`.
+
+    Raises
+    ------
+    DTypeError
+        If `segment_ids` are no integers, or `data` is bool.
+    ShapeError
+        If there are not as many numbers as elements.
+    IndexRangeError
+        While the graph runs, for a number that is no segment's; it names the first.
 
     Examples
     --------
@@ -546,7 +573,16 @@ def segment_min(data: Operand, segment_ids: Operand, num_segments: Any, /) -> No
 def segment_mean(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the mean of each segment, NaN for one without elements; bool and integers are taken as float64.
 
-    Arguments and errors as for `segment_sum`.
+    Arguments as for `segment_sum`.
+
+    Raises
+    ------
+    DTypeError
+        If `segment_ids` are no integers.
+    ShapeError
+        If there are not as many numbers as elements.
+    IndexRangeError
+        While the graph runs, for a number that is no segment's; it names the first.
 
     Examples
     --------

@@ -295,7 +295,14 @@ def sort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: boo
 def argsort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Node:
     """Return the positions along `axis`, as int64, of the elements of `x` in ascending order, NaN last.
 
-    Equal elements are listed in their order, in both directions. Arguments and errors as for `sort`.
+    Equal elements are listed in their order, in both directions. Arguments as for `sort`.
+
+    Raises
+    ------
+    ShapeError
+        For a 0-d tensor.
+    StaticIndexError
+        For an axis that is not there.
 
     Examples
     --------
