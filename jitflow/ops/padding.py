@@ -136,12 +136,18 @@ def _folded(i: Expr, extent: Expr, before: Dim, mode: str) -> Expr:
 
 
 def _element_extend(index: Index, x: Reader, *, widths: Widths, mode: str) -> Expr:
-    return x(
-        *(
-            i if pair == (0, 0) else _folded(i, as_index(n), pair[0], mode)
-            for i, n, pair in zip(index, x.type.shape, widths, strict=True)
-        )
-    )
+    """Read at the folded subscripts; along the last axis the middle has an arm of its own, which folds nothing."""
+    subscripts = [
+        i if pair == (0, 0) else _folded(i, as_index(n), pair[0], mode)
+        for i, n, pair in zip(index, x.type.shape, widths, strict=True)
+    ]
+    if not widths or widths[-1] == (0, 0):
+        return x(*subscripts)
+    before, after = widths[-1]
+    place = index[-1] - as_index(before)
+    inside = [] if before == 0 else [place >= 0]
+    inside += [] if after == 0 else [place < as_index(x.type.shape[-1])]
+    return guarded(inside, x(*subscripts[:-1], place), x(*subscripts))
 
 
 def _numpy_extend(x: Array, *, widths: Widths, mode: str, dims: Dims) -> Array:

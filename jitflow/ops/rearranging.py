@@ -16,8 +16,12 @@ from jitflow.graph import Node, Operand, as_node, constant_op, located, make_con
 from jitflow.ops.axes import as_int, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.index import take_op
+from jitflow.ops.joining import concat
 from jitflow.ops.movement import flip_op, permute_dims, reshape_to
 from jitflow.types import Dim, SymDim, as_dim, element_count, mul_dims, same_dim, shape_text
+
+#: Up to so many copies `tile` joins; more would make long code.
+_JOINED = 8
 
 
 def tile(x: Operand, repetitions: int | Sequence[int], /) -> Node:
@@ -48,14 +52,20 @@ def tile(x: Operand, repetitions: int | Sequence[int], /) -> Node:
     rank = max(len(node.shape), len(given))
     shape = (1,) * (rank - len(node.shape)) + node.shape
     copies = [1 if r is None else _count(r, "tile") for r in (*[None] * (rank - len(given)), *given)]
-    # Every axis that is copied gets one before it, along which the copies lie.
+    node = reshape_to(node, shape)
+    for axis, (n, r) in enumerate(zip(shape, copies, strict=True)):
+        # A few copies of an axis of unknown size: joined, they are found without dividing by it.
+        if not isinstance(n, int) and isinstance(r, int) and 1 < r <= _JOINED:
+            node = concat([node] * r, axis=axis)
+            copies[axis] = 1
+    # Every other axis that is copied gets one before it, along which the copies lie.
     apart: list[Dim] = []
     wide: list[Dim] = []
-    for n, r in zip(shape, copies, strict=True):
+    for n, r in zip(node.shape, copies, strict=True):
         apart += [1, n] if r != 1 else [n]
         wide += [r, n] if r != 1 else [n]
     spread = broadcast_to(reshape_to(node, tuple(apart)), tuple(wide))
-    return reshape_to(spread, tuple(mul_dims(r, n) for n, r in zip(shape, copies, strict=True)))
+    return reshape_to(spread, tuple(mul_dims(r, n) for n, r in zip(node.shape, copies, strict=True)))
 
 
 def _count(given: Any, what: str) -> Dim:
