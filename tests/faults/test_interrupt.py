@@ -50,9 +50,12 @@ def interrupted(call, after=0.05):
     return came
 
 def chain(y, n):
+    # Integer divisions take long and compile fast: 8 million numbers and 16 steps are about a second.
     for _ in range(n):
-        y = jf.sin(y)
+        y = (y * 5 + 7) // (y + 3)
     return y
+
+LONG = np.arange(1 << 23)
 """
 
 
@@ -80,66 +83,65 @@ def run(program: str, *, timeout: float = 90) -> str:
 
 
 KINDS = """
-x, p = jf.placeholder("x", jf.float32, ("n",)), jf.placeholder("p", jf.int64, ("n",))
-m, q = jf.placeholder("m", jf.float32, ("r", "k")), jf.placeholder("q", jf.float32, ("k", "c"))
-w = jf.variable("w", np.arange(4, dtype=F32))
+x, p = jf.placeholder("x", jf.int64, ("n",)), jf.placeholder("p", jf.int64, ("n",))
+m, a = jf.placeholder("m", jf.int64, ("r", "k")), jf.placeholder("a", jf.float32, ("r", "k"))
+q, s = jf.placeholder("q", jf.float32, ("k", "c")), jf.placeholder("s", jf.float32, ("n",))
+w = jf.variable("w", np.arange(4))
 walk = p
-for _ in range(200):
+for _ in range(250):
     walk = jf.take(p, walk)
-line, wide = np.linspace(0, 1, 1 << 20, dtype=F32), np.ones((1, 6_000_000), F32)
-square, grid = np.ones((4096, 4096), F32), np.ones((3000, 1000), F32)
-cycle = np.roll(np.arange(1 << 20), 77_777)
+square, cycle = np.ones((4096, 4096), F32), np.random.default_rng(0).permutation(1 << 20)
+noise = np.random.default_rng(0).random(1 << 23, F32)
+rows = jf.astype(chain(m, 16) % 7, jf.float32)
 kinds = {
-    "elementwise": (chain(x, 120) + jf.sum(w), [x], [line]),
-    "reduction of a line": (jf.sum(chain(x, 120)), [x], [line]),
-    "rows": (jf.max(chain(m, 60), axis=1), [m], [grid]),
-    "columns": (jf.sum(chain(m, 60), axis=0), [m], [grid]),
-    "one row": (jf.sum(chain(m, 30), axis=1), [m], [wide]),
-    "softmax": (jf.softmax(chain(m, 30), axis=-1), [m], [wide]),
-    "matmul": (m @ q, [m, q], [square, square]),
+    "elementwise": (chain(x, 16) + jf.sum(w), [x], [LONG]),
+    "reduction of a line": (jf.sum(chain(x, 16)), [x], [LONG]),
+    "rows": (jf.max(chain(m, 16), axis=1), [m], [LONG.reshape(1 << 13, -1)]),
+    "columns": (jf.sum(chain(m, 16), axis=0), [m], [LONG.reshape(1 << 13, -1)]),
+    "one row": (jf.sum(chain(m, 16), axis=1), [m], [LONG.reshape(1, -1)]),
+    "softmax": (jf.softmax(rows, axis=-1), [m], [LONG.reshape(1, -1)]),
+    "matmul": (a @ q, [a, q], [square, square]),
     "gather": (walk, [p], [cycle]),
+    "sort": (jf.sort(s), [s], [noise]),
+    "scan": (jf.cumulative_sum(chain(x, 16)), [x], [LONG]),
 }
 came = {}
 for name, (y, ins, arrays) in kinds.items():
     with jf.Session(y) as session:
-        before = [a.copy() for a in arrays]
-        small = [np.ascontiguousarray(a[:3, :3] if a.ndim == 2 else np.zeros_like(a[:3])) for a in arrays]
+        before = [array[..., ::1001].copy() for array in arrays]
+        small = [np.zeros_like(array[(slice(3),) * array.ndim]) for array in arrays]
         want = jf.interpret(y, dict(zip(ins, small)))
-        for native in NATIVE:
+        for native in (True, False):
             f = session.function(ins, y, native=native)
             came[f"{name}, {'compiled' if native else 'portable'}"] = interrupted(lambda: f(*arrays))
             # It works as before, and neither inputs nor variables have changed.
-            assert all((a == b).all() for a, b in zip(arrays, before))
+            assert all((array[..., ::1001] == b).all() for array, b in zip(arrays, before))
             np.testing.assert_allclose(f(*small), want, rtol=1e-5)
         state, slot = session._loaded[0].state, session._arenas.slot
         assert (state.native_running, state.handling, slot.native_busy, slot.python_busy) == (0, 0, 0, 0)
-    # session closed without waiting for anything
 print(json.dumps(came))
 """
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["compiled", "portable"])
-def test_f50_every_kind_of_long_kernel_is_interrupted(native: bool) -> None:
-    came = json.loads(run(KINDS.replace("NATIVE", repr([native]))))
-    assert len(came) == 8
+def test_f50_every_kind_of_long_kernel_is_interrupted() -> None:
+    came = json.loads(run(KINDS))
+    assert len(came) == 20
     late = {name: seconds for name, seconds in came.items() if seconds is None or seconds > ALLOWED}
     assert not late
-    # One of them may have met a busy moment of the machine, but not most.
+    # Some may have met a busy moment of the machine, but not most.
     assert sorted(came.values())[len(came) // 2] < PROMISED
 
 
 FROM_OUTSIDE = """
-x = jf.placeholder("x", jf.float32, ("n",))
-y = chain(x, 120)
-big = np.zeros(1 << 21, F32)
-with jf.Session(y) as session:
+x = jf.placeholder("x", jf.int64, ("n",))
+y = chain(x, 16)
+with jf.Session([y, y % 1]) as session:
     try:
         sys.stdin.read(1)
         print("running", flush=True)
-        while True:
-            session.run(y, {x: big})
+        session.run(y, {x: np.tile(LONG, 4)})
     except KeyboardInterrupt:
-        print(json.dumps(session.run(y, {"x": [0.0]}).tolist()))
+        print(json.dumps(session.run(y % 1, {"x": [0]}).tolist()))
 """
 
 
@@ -152,14 +154,14 @@ def test_f50_ctrl_c_of_a_terminal_ends_a_run() -> None:
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert out == "[0.0]\n", err
+    assert out == "[0]\n", err
     assert process.returncode == 0
 
 
 HANDLERS = """
-x = jf.placeholder("x", jf.float32, ("n",))
-y = chain(x, 60) + jf.sum(x)
-big = np.linspace(0, 1, 1 << 20, dtype=F32)
+x = jf.placeholder("x", jf.int64, ("n",))
+y = chain(x, 8) + jf.sum(x)
+big = LONG[:3 << 20]
 session = jf.Session(y)
 for native in (True, False):
     f = session.function([x], y, native=native)
@@ -167,7 +169,7 @@ for native in (True, False):
     # A handler that does not raise lets the run go on; it may even use the session.
     calls = []
     def handler(number, frame):
-        calls.append(f(np.zeros(3, F32)).tolist())
+        calls.append((f(np.zeros(3, np.int64)) % 1).tolist())
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
     got = f(big)
@@ -175,7 +177,7 @@ for native in (True, False):
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert (got == want).all()
     assert during >= 2, during
-    assert all(c == [0.0] * 3 for c in calls), calls
+    assert all(c == [0] * 3 for c in calls), calls
     # One that raises something else ends the run with that.
     class Enough(Exception): pass
     def handler(number, frame):
@@ -213,9 +215,9 @@ def test_f50_other_handlers_run_during_a_run_and_may_use_the_session() -> None:
 
 
 THREADS = """
-x = jf.placeholder("x", jf.float32, ("n",))
-y = chain(x, 40) + jf.sum(x)
-big = np.linspace(0, 1, 1 << 20, dtype=F32)
+x = jf.placeholder("x", jf.int64, ("n",))
+y = chain(x, 4) + jf.sum(x)
+big = LONG[:1 << 22]
 session = jf.Session(y)
 f = session.function([x], y)
 want = f(big)
@@ -261,13 +263,13 @@ def test_f50_runs_in_other_threads_are_not_disturbed() -> None:
 
 
 OUT = """
-x, i = jf.placeholder("x", jf.float32, ("n",)), jf.placeholder("i", jf.int64, ("k",))
-y = jf.take(chain(x, 120), i)
-big, where = np.zeros(1 << 20, F32), np.zeros(5, np.int64)
+x, i = jf.placeholder("x", jf.int64, ("n",)), jf.placeholder("i", jf.int64, ("k",))
+y = jf.take(jf.cumulative_sum(chain(x, 16)), i)
+big, where = LONG, np.zeros(5, np.int64)
 with jf.Session(y) as session:
     for native in (True, False):
         f = session.function([x, i], y, native=native)
-        out = np.full(5, 7, F32)
+        out = np.full(5, 7)
         assert interrupted(lambda: f(big, where, out=out)) is not None
         assert (out == 7).all()
 print("done")
@@ -279,9 +281,9 @@ def test_f50_out_of_a_program_that_can_fail_is_not_written_when_it_is_interrupte
 
 
 FORK = """
-x = jf.placeholder("x", jf.float32, ("n",))
-y = chain(x, 120) + jf.sum(x)
-big = np.zeros(1 << 20, F32)
+x = jf.placeholder("x", jf.int64, ("n",))
+y = chain(x, 8) + jf.sum(x)
+big = LONG[:1 << 22]
 session = jf.Session(y)
 f = session.function([x], y)
 def in_thread():
@@ -300,12 +302,12 @@ thread = threading.Thread(target=in_thread)
 thread.start()
 thread.join()
 # A child forked by a handler goes on with the run it was forked in, or ends.
+want = f(big)
 children = []
 def handler(number, frame):
     children.append(os.fork())
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.05)
-want = f(np.zeros(2, F32))[0]
 good = bool((f(big) == want).all())
 session.close()
 assert len(children) == 1
