@@ -82,6 +82,11 @@ def copysign(x1: Operand, x2: Operand, /) -> Node:
     The two are promoted to one dtype, integers and bool to float64. The derivative is 1 where the signs agree, else
     -1.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -126,6 +131,11 @@ def nextafter(x1: Operand, x2: Operand, /) -> Node:
     `x2` where the two are equal (so the sign of a zero may change), NaN where either is. From the largest number
     upwards is infinity; from the least towards zero is a zero of the same sign. The two are promoted to one dtype,
     integers and bool to float64. The derivative by `x1` is 1.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
 
     Examples
     --------

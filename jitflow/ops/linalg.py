@@ -12,7 +12,7 @@ import numpy as np
 from jitflow.dtypes import as_dtype, float32, float64, float_of
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
-from jitflow.ops.axes import normalize_axes, normalize_axis
+from jitflow.ops.axes import as_int, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
 from jitflow.ops.compare import equal_op, not_equal_op, where_op
@@ -112,6 +112,10 @@ def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     ------
     ShapeError
         If `axis` differs in size or is not there, or the others do not broadcast.
+    StaticIndexError
+        For an axis that is not there.
+    DTypeError
+        For an `axis` that is no int.
 
     Examples
     --------
@@ -120,7 +124,7 @@ def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     array([3, 7])
     """
     a, b = promoted(x1, x2)
-    if axis >= 0 and a.type.rank != b.type.rank:
+    if as_int(axis, "vecdot: axis") >= 0 and a.type.rank != b.type.rank:
         raise located(ShapeError(f"vecdot: axis {axis} is not counted from the end, and the ranks differ"))
     a = moveaxis(a, normalize_axis(axis, a.type.rank, "vecdot"), -1)
     b = moveaxis(b, normalize_axis(axis, b.type.rank, "vecdot"), -1)
@@ -133,7 +137,10 @@ def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
 def outer(x1: Operand, x2: Operand, /) -> Node:
     """Return every product of an element of vector `x1` with one of vector `x2`, as a matrix.
 
-    Raises ShapeError unless both have one axis.
+    Raises
+    ------
+    ShapeError
+        Unless both have one axis.
 
     Examples
     --------
@@ -151,7 +158,12 @@ def outer(x1: Operand, x2: Operand, /) -> Node:
 def inner(x1: Operand, x2: Operand, /) -> Node:
     """Return the sum of products over the last axes, for each of the other axes of `x1` with each of `x2`.
 
-    A 0-d tensor multiplies the other. Raises ShapeError if the last axes differ.
+    A 0-d tensor multiplies the other.
+
+    Raises
+    ------
+    ShapeError
+        If the last axes differ.
 
     Examples
     --------
@@ -169,7 +181,11 @@ def dot(x1: Operand, x2: Operand, /) -> Node:
     """Return ``np.dot``: the sum of products over the last axis of `x1` and the last but one of `x2` (or its only one).
 
     Of matrices that is `matmul`; other axes do not broadcast but are paired each with each. A 0-d tensor multiplies.
-    Raises ShapeError if the contracted axes differ.
+
+    Raises
+    ------
+    ShapeError
+        If the contracted axes differ.
 
     Examples
     --------

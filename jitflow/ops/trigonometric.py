@@ -194,6 +194,11 @@ def atan2(x1: Operand, x2: Operand, /) -> Node:
     coordinates are the limits of equal large ones: ``atan2(inf, inf)`` is pi/4. The two are promoted to one dtype,
     integers and bool to float64. Within 2 ULP.
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
     Examples
     --------
     >>> import jitflow as jf
