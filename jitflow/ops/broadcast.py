@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, float32, float64, int32, int64, uint64
+from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, int32, int64, uint64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op
@@ -51,6 +51,8 @@ def _samples_broadcast(rng: np.random.Generator) -> Iterator[Sample]:
         ((), ()),
     ):
         yield Sample((draw(rng, float64, *before),), {"shape": after})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 1),), {"shape": (2, 3, 70)})
     for before, after in (((3,), (2,)), ((2, 3), (3,)), ((3,), (3, 1))):
         x = draw(rng, float32, *before)
         yield Sample((x,), {"shape": after}, ShapeError, "broadcast_to: .* does not broadcast")

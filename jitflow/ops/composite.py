@@ -25,7 +25,7 @@ from jitflow.ops.exponential import exp_op, log_op, sqrt_op
 from jitflow.ops.fold import first_greatest
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.reduce import mean, reduce_max_op, sum
-from jitflow.ops.testdata import FLOATS, SHAPES, Array, draw, edges
+from jitflow.ops.testdata import FLOATS, NUMBERS, SHAPES, Array, draw, edges
 from jitflow.ops.trigonometric import erf_array, erf_op, tanh_op
 from jitflow.types import TensorType, shape_text, unify
 
@@ -75,7 +75,7 @@ relu_op: OpDef = define_op(
     expand=lambda x: maximum_op(x, _number(0, x)),
     numpy=lambda x: first_greatest(np.zeros((), x.dtype), x),
     vjp=lambda ct, out, x: (where_op(greater_op(x, _number(0, x)), ct, _number(0, ct)),),
-    samples=unary_samples((int32, int64, *FLOATS), wrong=(bool_,)),
+    samples=unary_samples(NUMBERS, wrong=(bool_,)),
     exact=True,
 )
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32, int64, uint8
+from jitflow.dtypes import SUPPORTED, DType, as_dtype, bool_, float32, float64, int32, int64, uint8
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, as_index, cast, const, maximum, wrap
 from jitflow.graph import (
@@ -28,7 +28,7 @@ from jitflow.graph import (
 from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
-from jitflow.ops.testdata import Array
+from jitflow.ops.testdata import NUMBERS, Array, edges
 from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import (
     Dim,
@@ -78,6 +78,9 @@ def _samples_full(rng: np.random.Generator) -> Iterator[Sample]:
     for shape in ((), (3,), (0, 2), (2, 3)):
         for value in (True, np.int32(-7), np.int64(2**62 + 1), np.float32(1.5), -0.0, np.nan, np.float32(1e-45)):
             yield Sample((), {"shape": shape, "value": ArrayData(np.asarray(value))})
+    for dtype in SUPPORTED:
+        for value in edges(dtype)[-1:]:
+            yield Sample((), {"shape": (5,), "value": ArrayData(np.asarray(value))})
 
 
 full_op: OpDef = define_op(
@@ -324,6 +327,8 @@ def _samples_arange(rng: np.random.Generator) -> Iterator[Sample]:
         (1.5, -0.25, 7, float32),
     ):
         yield Sample((), {"start": start, "step": step, "size": size, "dtype": dtype})
+    for dtype in NUMBERS:
+        yield Sample((), {"start": 3, "step": 2, "size": 67, "dtype": dtype})
 
 
 arange_op: OpDef = define_op(
@@ -427,6 +432,8 @@ def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
 
 
 def _infer_dim_size(*, size: Dim, dtype: DType) -> TensorType:
+    if isinstance(size, int):
+        scalar_array(size, dtype)
     return TensorType(dtype, ())
 
 
@@ -435,8 +442,8 @@ def _numpy_dim_size(*, size: Dim, dtype: DType, dims: Dims) -> Array:
 
 
 def _samples_dim_size(rng: np.random.Generator) -> Iterator[Sample]:
-    for dtype in (int32, int64, float32, float64):
-        for size in (0, 5, 2**24 + 1):
+    for dtype in NUMBERS:
+        for size in (0, 5, 100) if dtype.bits < 32 else (0, 5, 2**24 + 1):
             yield Sample((), {"size": size, "dtype": dtype})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import float32, float64, int32
+from jitflow.dtypes import SUPPORTED, float32, float64, int32
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, Operand, Reader, Sample, define_op, located
@@ -86,6 +86,8 @@ def _samples_concat(rng: np.random.Generator) -> Iterator[Sample]:
         (0, ((1,),) * 9),
     ):
         yield Sample(tuple(draw(rng, float64, *s) for s in shapes), {"axis": axis})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 70), draw(rng, dtype, 3, 9)), {"axis": 1})
     a = draw(rng, float32, 2, 3)
     yield Sample((a, draw(rng, float32, 3, 3)), {"axis": 1}, ShapeError, r"concat of \(2, 3\) and \(3, 3\): axis 0")
     yield Sample((a, draw(rng, float32, 3)), {"axis": 0}, ShapeError, "same rank")
@@ -166,6 +168,8 @@ def _infer_stack(*xs: TensorType, axis: int) -> TensorType:
 def _samples_stack(rng: np.random.Generator) -> Iterator[Sample]:
     for axis, count, shape in ((0, 2, (3,)), (1, 3, (3,)), (0, 4, ()), (2, 1, (2, 3)), (1, 2, (2, 0))):
         yield Sample(tuple(draw(rng, float64, *shape) for _ in range(count)), {"axis": axis})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 70), draw(rng, dtype, 70)), {"axis": 1})
     a, b = draw(rng, float64, 2), draw(rng, float64, 3)
     yield Sample((a, b), {"axis": 0}, ShapeError, r"stack of \(2,\) and \(3,\): axis 0")
     yield Sample((a, a.astype(np.int64)), {"axis": 0}, DTypeError, "float64 and int64 differ")

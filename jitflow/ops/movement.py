@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import float32, float64
+from jitflow.dtypes import SUPPORTED, float32, float64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
@@ -99,6 +99,8 @@ def _samples_reshape(rng: np.random.Generator) -> Iterator[Sample]:
         ((2, 15), (3, 2, 5)),
     ):
         yield Sample((draw(rng, float32, *before),), {"shape": after})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 6, 35),), {"shape": (14, 15)})
     yield Sample((draw(rng, float64, 2, 3),), {"shape": (7,)}, ShapeError, r"reshape of \(2, 3\) to \(7,\): 6 and 7")
 
 
@@ -243,6 +245,8 @@ def _samples_permute(rng: np.random.Generator) -> Iterator[Sample]:
         x = draw(rng, float64, *shape)
         for axes in itertools.permutations(range(len(shape))):
             yield Sample((x,), {"axes": axes})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 37, 2),), {"axes": (1, 2, 0)})
     for axes in ((0, 0), (0,), (0, 2)):
         yield Sample((draw(rng, float32, 2, 3),), {"axes": axes}, ShapeError, "permute_dims: axes .* no permutation")
 
@@ -352,6 +356,8 @@ def _element_flip(index: Index, x: Reader, *, axes: tuple[int, ...]) -> Expr:
 def _samples_flip(rng: np.random.Generator) -> Iterator[Sample]:
     for shape, axes in (((5,), (0,)), ((2, 3), (1,)), ((2, 3, 4), (0, 2)), ((0, 2), (0, 1)), ((), ())):
         yield Sample((draw(rng, float64, *shape),), {"axes": axes})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 77),), {"axes": (0, 1)})
 
 
 flip_op: OpDef = define_op(
@@ -425,6 +431,8 @@ def _samples_roll(rng: np.random.Generator) -> Iterator[Sample]:
         ((2, 0), (1,), (1,)),
     ):
         yield Sample((draw(rng, float64, *shape),), {"shifts": shifts, "axes": axes})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 77),), {"shifts": (1, 40), "axes": (0, 1)})
     yield Sample((draw(rng, float32, 3),), {"shifts": (1, 2), "axes": (0,)}, ShapeError, "2 shifts for 1 axes")
 
 

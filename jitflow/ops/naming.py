@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jitflow.dtypes import SUPPORTED
 from jitflow.expr import Expr
 from jitflow.graph import Index, Node, Operand, Reader, Sample, as_node, define_op
+from jitflow.ops.testdata import edges
 from jitflow.types import TensorType
 
 
@@ -33,6 +35,8 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((np.array([np.nan, -0.0, np.inf]),), {"name": "a b"})
     yield Sample((np.array([], np.int32),), {"name": "empty"})
     yield Sample((np.array(True),), {"name": "flag"})
+    for dtype in SUPPORTED:
+        yield Sample((edges(dtype),), {"name": f"h_{dtype}"})
 
 
 identity_op = define_op(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import float32, float64
+from jitflow.dtypes import SUPPORTED, float32, float64
 from jitflow.errors import ShapeError
 from jitflow.expr import Expr, as_index, const, maximum, minimum, select
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op
@@ -96,6 +96,8 @@ def _samples_slice(rng: np.random.Generator) -> Iterator[Sample]:
         ((), (), (), ()),
     ):
         yield Sample((draw(rng, float64, *shape),), {"starts": starts, "sizes": sizes, "steps": steps})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 3, 99),), {"starts": (2, 1), "sizes": (3, 70), "steps": (-1, 1)})
     outside = r"slice: axis 0 of \(3,\) has no element"
     x = draw(rng, float32, 3)
     yield Sample((x,), {"starts": (1,), "sizes": (3,), "steps": (1,)}, ShapeError, outside + " 3")
@@ -182,6 +184,8 @@ def _samples_unslice(rng: np.random.Generator) -> Iterator[Sample]:
         ((), (), (), ()),
     ):
         yield Sample((draw(rng, float64, *size),), {"shape": shape, "starts": starts, "steps": steps})
+    for dtype in SUPPORTED:
+        yield Sample((draw(rng, dtype, 2, 33),), {"shape": (5, 70), "starts": (1, 2), "steps": (2, 2)})
     yield Sample(
         (draw(rng, float32, 3),), {"shape": (3, 3), "starts": (0,), "steps": (1,)}, ShapeError, "one slice per axis"
     )
