@@ -27,7 +27,7 @@ from jitflow.graph import (
 )
 from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import astype
+from jitflow.ops.cast import astype, cast_array
 from jitflow.ops.testdata import NUMBERS, Array, edges
 from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import (
@@ -432,13 +432,12 @@ def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
 
 
 def _infer_dim_size(*, size: Dim, dtype: DType) -> TensorType:
-    if isinstance(size, int):
-        scalar_array(size, dtype)
     return TensorType(dtype, ())
 
 
 def _numpy_dim_size(*, size: Dim, dtype: DType, dims: Dims) -> Array:
-    return np.asarray(size if isinstance(size, int) else evaluate_index(size, dims), dtype.np)
+    # As any cast of integers: a size that does not fit wraps.
+    return cast_array(np.asarray(size if isinstance(size, int) else evaluate_index(size, dims), np.int64), dtype)
 
 
 def _samples_dim_size(rng: np.random.Generator) -> Iterator[Sample]:
