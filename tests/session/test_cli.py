@@ -140,6 +140,97 @@ def test_compare_prints_the_table(graph: Path, capsys: pytest.CaptureFixture[str
     assert "all nodes agree" in out
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with weights, an input that they are multiplied with, and one more of the same size."""
+    folder = tmp_path_factory.mktemp("models")
+    x = jf.placeholder("x", jf.float32, ("n", 32))
+    bias = jf.placeholder("bias", jf.float32, ("n", None))
+    y = x @ jf.variable("w", np.eye(32, dtype=np.float32)) + bias
+    jf.save(folder / "model.jitflow", {"y": y, "parts": [x, (y,)]})
+    jf.save(folder / "pair.jitflow", y, weights="pair.safetensors")
+    np.save(folder / "x.npy", np.ones((2, 32), np.float32))
+    np.save(folder / "bias.npy", np.full((2, 32), 2, np.float32))
+    return folder / "model.jitflow"
+
+
+def test_run_dump_and_compare_read_files_with_weights(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = model.parent
+    feeds = ("--feed", f"x={folder / 'x.npy'}", "--feed", f"bias={folder / 'bias.npy'}")
+    status, out, err = call(capsys, "run", model, *feeds)
+    assert (status, err) == (0, "")
+    assert out.startswith("y = [[3. 3. 3. ")
+    assert "parts[0] = [[1. 1. " in out
+    assert "parts[1][0] = [[3. 3. " in out
+    status, out, _ = call(capsys, "run", folder / "pair.jitflow", *feeds)
+    assert status == 0
+    assert out.startswith("add_0 = [[3. 3. ")
+    status, out, _ = call(capsys, "compare", model, "--random", "1", "--dim", "_0=32")
+    assert (status, "all nodes agree" in out) == (0, True)
+    status, out, _ = call(capsys, "dump", model, "--stage", "graph")
+    assert status == 0
+    assert 'w: f32[32, 32] = variable(name="w"' in out
+
+
+def test_files_come_from_standard_input_too(model: Path) -> None:
+    command = [sys.executable, "-m", "jitflow", "dump", "-", "--stage", "graph"]
+    done = subprocess.run(command, input=model.read_bytes(), capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout.startswith(b"graph 1:")
+    pair = model.with_name("pair.jitflow").read_bytes()
+    done = subprocess.run(command, input=pair, capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"jitflow: the graph: the weights are in 'pair.safetensors', which is beside a file")
+
+
+def test_damaged_files_are_one_message(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.jitflow"
+    path.write_bytes(model.read_bytes()[:-1])
+    status, out, err = call(capsys, "run", path, "--random", "1")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"jitflow: {path}: byte ")
+
+
+def test_made_up_feeds_take_sizes_from_given_ones(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = f"x={model.parent / 'x.npy'}"
+    status, out, _ = call(capsys, "run", model, "--feed", x, "--random", "1", "--dim", "_0=32")
+    assert status == 0
+    assert "parts[0] = [[1. 1. " in out
+
+
+def test_feeds_and_dims_that_the_graph_has_not_are_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = f"x={model.parent / 'x.npy'}"
+    several, text = tmp_path / "several.npz", tmp_path / "text.npy"
+    np.savez(several, a=np.ones(3))
+    text.write_text("no array")
+    for args, message in (
+        (("--random", "1", "--dim", "q=3"), "--dim 'q=3': the graph has no dim 'q'; its dims are 'n', '_0'"),
+        (("--random", "1", "--dim", "n"), "--dim 'n': expected NAME=N"),
+        (("--random", "1", "--dim", "n=x"), "--dim n=x: expected NAME=N"),
+        (("--random", "1", "--dim", "n=²"), "--dim n=²: expected NAME=N"),
+        (("--random", "1", "--dim", "n=1", "--dim", "n=2"), "--dim 'n=2': dim 'n' is given twice"),
+        (("--feed", f"z={several}"), f"--feed 'z={several}': the graph has no input 'z'; its inputs are 'x', 'bias'"),
+        (("--feed", x, "--feed", x), "input 'x' is given twice"),
+        (("--feed", x), "input 'bias' is not fed: give --feed bias=FILE.npy, or --random SEED"),
+        (("--feed", f"x={several}"), f"--feed x={several}: this holds several arrays; expected one, in a .npy file"),
+        (("--feed", f"x={text}"), f"--feed x={text}: this is no .npy file: "),
+    ):
+        status, out, err = call(capsys, "run", model, *args)
+        assert (status, out) == (2, "")
+        assert message in err, err
+
+
+def test_inputs_that_nothing_depends_on_need_no_feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.graph"
+    path.write_text(
+        'graph 1:\n x: f32[2] = placeholder(name="x")\n unused: f32[3] = placeholder(name="u")\n return y=x\n'
+    )
+    status, out, err = call(capsys, "run", path, "--random", "1")
+    assert (status, err) == (0, "")
+    assert out.startswith("y = [")
+
+
 def test_errors_are_one_message_and_status_2(graph: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bad = tmp_path / "bad.graph"
     bad.write_text("graph 1:\n  nonsense\n")
@@ -151,6 +242,8 @@ def test_errors_are_one_message_and_status_2(graph: Path, capsys: pytest.Capture
         ("run", graph, "--feed", f"y={graph.parent / 'x.npy'}", "--random", "0"),
         ("run", graph, "--feed", "x=missing.npy"),
         ("run", graph, "--random", "0", "--dim", "n=-1"),
+        ("run", graph, "--random", "0", "--dim", "n=999999999999999"),
+        ("run", graph, "--random", "0", "--arrays", graph),
         ("dump", graph, "--kernel", "nope"),
         ("dump", graph, "--target", "z80"),
         ("compare", graph),
