@@ -217,7 +217,7 @@ from jitflow.graph_file import load, save
 from jitflow.graph_text import Graph, graph_arrays, parse_graph, same_graph, show_graph
 from jitflow.interp import interpret
 from jitflow.namespace_info import array_namespace_info as __array_namespace_info__
-from jitflow.nn import gelu, layer_norm, log_softmax, relu, sigmoid, silu, softmax
+from jitflow.nn import gelu, layer_norm, log_softmax, logsumexp, relu, sigmoid, silu, softmax
 from jitflow.tensor import Tensor, asarray, constant, from_dlpack, placeholder, variable
 
 if TYPE_CHECKING:
@@ -381,6 +381,7 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "logsumexp",
     "matmul",
     "matrix_transpose",
     "max",

@@ -223,3 +223,43 @@ def test_errors_are_in_the_users_terms(call: Any, error: type[Exception], messag
     with pytest.raises(error, match=message) as caught:
         call(jf.zeros((1, 3, 5, 5)), jf.zeros((3, 3, 3, 3)))
     assert "test_nn.py" in str(caught.value)
+
+
+# ---- activations and logsumexp
+
+
+def test_one_sided_activations_keep_their_relative_precision() -> None:
+    """Near 0 and far below it a plain formula with 1 + exp(x) would lose everything."""
+    x = np.array([-80.0, -30.0, -1e-9, 1e-9])
+    cases = [
+        (nn.elu(x), [-1.0, -1.0, -1e-9, 1e-9]),
+        (nn.softplus(x), [np.exp(-80.0), np.exp(-30.0), np.log(2) - 5e-10, np.log(2) + 5e-10]),
+        (nn.log_sigmoid(-x), [-np.exp(-80.0), -np.exp(-30.0), -np.log(2) + 5e-10, -np.log(2) - 5e-10]),
+        (nn.mish(x), [-80 * np.exp(-80.0), -30 * np.exp(-30.0), -0.6e-9, 0.6e-9]),
+    ]
+    for (y, expected), got in zip(cases, jf.Session(ys := [c[0] for c in cases]).run(ys, {}), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=y.node.op.name)
+
+
+def test_nothing_overflows_and_nan_stays() -> None:
+    x = np.array([-np.inf, -800.0, 800.0, np.inf, np.nan])
+    functions = {
+        nn.softplus: [0, 0, 800, np.inf, np.nan],
+        nn.log_sigmoid: [-np.inf, -800, 0, 0, np.nan],
+        nn.elu: [-1, -1, 800, np.inf, np.nan],
+        nn.relu6: [0, 0, 6, 6, np.nan],
+        nn.hard_sigmoid: [0, 0, 1, 1, np.nan],
+    }
+    ys = [f(x) for f in functions]
+    for got, expected in zip(jf.Session(ys).run(ys, {}), functions.values(), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-15, atol=1e-300)
+    assert jf.interpret(nn.mish(np.array([-800.0, 800.0])), {}).tolist() == [0, 800]
+
+
+def test_logsumexp_of_large_numbers_is_their_greatest() -> None:
+    x = np.array([[1000.0, 1000.0], [-1000.0, -1000.0], [-np.inf, 3.0]])
+    y = jf.logsumexp(x, axis=1, keepdims=True)
+    expected = [[1000 + np.log(2)], [-1000 + np.log(2)], [3.0]]
+    np.testing.assert_allclose(jf.Session(y).run(y, {}), expected, rtol=1e-15)
+    assert jf.interpret(jf.logsumexp(np.zeros((2, 0)), axis=1), {}).tolist() == [-np.inf, -np.inf]
+    assert jf.interpret(jf.logsumexp(np.zeros((3, 4))), {}) == pytest.approx(np.log(12), rel=1e-15)
