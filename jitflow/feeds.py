@@ -123,6 +123,8 @@ def _from_python(value: Any, dtype: DType, name: str) -> Array:
         raise DTypeError(f"feed {name!r}: {error}") from None
     if array.size == 0:
         return np.zeros(array.shape, numpy_dtype(dtype))
+    if array.dtype == numpy_dtype(dtype):
+        return array
     kind = "i" if array.dtype.kind == "u" else array.dtype.kind
     if kind not in _ORDER:
         raise DTypeError(f"feed {name!r}: expected numbers of {dtype}, got {array.dtype}")

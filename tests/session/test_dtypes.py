@@ -53,6 +53,8 @@ def test_feeds_of_any_layout_and_lists(dtype: DType) -> None:
         np.testing.assert_array_equal(jf.interpret(y, {x: layout}), data[::-1])
     np.testing.assert_array_equal(session.run(y, {x: data.tolist()}), data[::-1])
     np.testing.assert_array_equal(jf.interpret(y, {x: data.tolist()}), data[::-1])
+    np.testing.assert_array_equal(session.run(y, {x: [list(row) for row in data]}), data[::-1])
+    np.testing.assert_array_equal(jf.interpret(y, {x: [list(row) for row in data]}), data[::-1])
     other = np.float32 if dtype is not float32 else np.float64
     for refused in (data.astype(other), data.astype(bfloat16.np if dtype is not bfloat16 else np.float16)):
         with pytest.raises(jf.FeedError, match=f"{dtype.name}.* got {refused.dtype}"):
