@@ -24,6 +24,7 @@ from jitflow.errors import DeviceError, DTypeError, GraphError, JitflowError, Sh
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
 from jitflow.ops import (
+    at,
     cast,
     compare,
     elementwise,
@@ -258,6 +259,11 @@ class Tensor:
 
     def __getitem__(self, key: Any) -> Tensor:
         return as_tensor(indexing.getitem(self.node, key))
+
+    @property
+    def at(self) -> Updates:
+        """``x.at[key].set(value)``: this tensor with ``x[key]`` replaced; see `Updates`."""
+        return Updates(self)
 
     # ---- methods that numpy users type without thinking
 
@@ -541,6 +547,70 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
         return as_tensor(make_constant(array if to is None else cast.cast_array(array, to)))
     except JitflowError as error:
         raise located(error) from None
+
+
+class Updates:
+    """``x.at``, which takes a key: ``x.at[key].set(value)`` is `x` after ``x[key] = value``, as a new Tensor.
+
+    A key is any that ``x[key]`` takes, or a computed boolean mask. ``set``, ``add``, ``multiply``, ``min`` and
+    ``max`` change the elements that it picks; ``get`` returns them. Where an index is named several times,
+    ``set`` keeps the last value and the others apply all, in row-major order of the indices. Values broadcast to the
+    elements picked; those of a computed mask are the same for all of them.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype of the tensor does not hold the value.
+    ShapeError
+        If the value does not broadcast.
+    IndexRangeError
+        While the graph runs, for an index outside its axis; nothing is written then.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> x = jf.constant([1, 2, 3, 4])
+    >>> jf.interpret([x.at[1:3].set(0), x.at[[0, 0, 3]].add(10)], {})
+    [array([1, 0, 0, 4]), array([21,  2,  3, 14])]
+    """
+
+    __slots__ = ("_key", "_x")
+
+    def __init__(self, x: Tensor, key: Any = ...) -> None:
+        self._x, self._key = x, key
+
+    def __getitem__(self, key: Any) -> Updates:
+        return Updates(self._x, key)
+
+    def __repr__(self) -> str:
+        return f"{self._x!r}.at[{self._key!r}]"
+
+    def _changed(self, value: Any, mode: str) -> Tensor:
+        return as_tensor(at.update_at(self._x.node, self._key, value, mode))
+
+    def set(self, value: Any) -> Tensor:
+        """Return the tensor with the elements replaced by `value`."""
+        return self._changed(value, "set")
+
+    def add(self, value: Any) -> Tensor:
+        """Return the tensor with `value` added to the elements."""
+        return self._changed(value, "add")
+
+    def multiply(self, value: Any) -> Tensor:
+        """Return the tensor with the elements multiplied by `value`."""
+        return self._changed(value, "mul")
+
+    def min(self, value: Any) -> Tensor:
+        """Return the tensor with each element the lesser of it and `value`."""
+        return self._changed(value, "min")
+
+    def max(self, value: Any) -> Tensor:
+        """Return the tensor with each element the greater of it and `value`."""
+        return self._changed(value, "max")
+
+    def get(self) -> Tensor:
+        """Return the elements themselves."""
+        return self._x[self._key]
 
 
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:

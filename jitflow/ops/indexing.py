@@ -54,12 +54,36 @@ def getitem(x: Operand, key: Any) -> Node:
     >>> x[rows, [[0], [3]]].shape
     (2, k)
     """
-    node = as_node(x)
+    parsed = parse_key(as_node(x), key)
+    out = reshape_to(slice_axes(parsed.x, parsed.slices), parsed.picked_shape())
+    return _gathered(out, parsed.shape, parsed.arrays, parsed.stay) if parsed.arrays else out
+
+
+class ParsedKey(NamedTuple):
+    """A key, item by item.
+
+    - `x`: what it indexes; an axis with a mask has the mask's size.
+    - `slices`: the (start, size, step) of each axis that is cut, also by an integer.
+    - `shape`: of each axis of the result its size, or None for one whose single element an integer picked.
+    - `arrays`: tensors of indices, by their place in `shape`; `stay`: whether their axes stay there, or come first.
+    """
+
+    x: Node
+    slices: dict[int, tuple[Dim, Dim, int]]
+    shape: list[Dim | None]
+    arrays: dict[int, Node]
+    stay: bool
+
+    def picked_shape(self) -> Shape:
+        """Return the shape of what is picked, with the axes that arrays index as they are."""
+        return tuple(d for d in self.shape if d is not None)
+
+
+def parse_key(node: Node, key: Any) -> ParsedKey:
+    """Return what ``node[key]`` picks; errors as of `getitem`."""
     items = _written_out(key if isinstance(key, tuple) else (key,), node.shape)
     slices: dict[int, tuple[Dim, Dim, int]] = {}
-    #: Of each axis of the result: its size, or None for one whose single element an integer picked.
     shape: list[Dim | None] = []
-    #: Arrays of indices, by their place in `shape`.
     arrays: dict[int, Node] = {}
     #: Which items are integers or arrays: numpy asks whether they are neighbours.
     numbers: list[int] = []
@@ -84,10 +108,8 @@ def getitem(x: Operand, key: Any) -> Node:
             slices[axis] = (_position(item, n, axis, node.shape), 1, 1)
             shape.append(None)
         axis += 1
-    out = reshape_to(slice_axes(node, slices), tuple(d for d in shape if d is not None))
-    if not arrays:
-        return out
-    return _gathered(out, shape, arrays, stay=numbers[-1] - numbers[0] == len(numbers) - 1)
+    stay = bool(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1
+    return ParsedKey(node, slices, shape, arrays, stay)
 
 
 def _gathered(x: Node, shape: list[Dim | None], arrays: dict[int, Node], stay: bool) -> Node:

@@ -344,7 +344,7 @@ segment_sum_along_axis_op: OpDef = _define_segment_sum("segment_sum_along_axis",
 # ---- what users call
 
 
-def _as_updates(updates: Operand, dtype: DType, what: str) -> Node:
+def as_updates(updates: Operand, dtype: DType, what: str) -> Node:
     """Return `updates` as a node of `dtype`; DTypeError if that might not hold them."""
     if is_weak(updates) and not (isinstance(updates, float) and not dtype.is_float):
         return make_constant(updates, dtype)
@@ -396,7 +396,7 @@ def scatter(x: Operand, indices: Operand, updates: Operand, /, *, axis: int = 0,
     k = normalize_axis(axis, len(node.shape), "scatter")
     before, after = node.shape[:k], node.shape[k + 1 :]
     count = element_count(where.shape)
-    full = broadcast_to(_as_updates(updates, node.dtype, "scatter"), (*before, *where.shape, *after))
+    full = broadcast_to(as_updates(updates, node.dtype, "scatter"), (*before, *where.shape, *after))
     flat = reshape_to(full, (*before, count, *after))
     return scatter_op(node, reshape_to(where, (count,)), flat, axis=k, mode=mode)
 
@@ -441,7 +441,7 @@ def scatter_along_axis(x: Operand, indices: Operand, updates: Operand, /, *, axi
     """
     node, where = as_node(x), as_node(indices)
     k = normalize_axis(axis, len(node.shape), "scatter_along_axis")
-    new = _as_updates(updates, node.dtype, "scatter_along_axis")
+    new = as_updates(updates, node.dtype, "scatter_along_axis")
     if len(where.shape) == len(node.shape):  # otherwise inference says what is wrong
         full = tuple(where.shape[a] if a == k else d for a, d in enumerate(node.shape))
         where, new = broadcast_to(where, full), broadcast_to(new, full)
