@@ -181,6 +181,9 @@ def widen(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
         with sited(node.site):
             return widened_node(node.op, node.inputs, dict(node.attrs), node.dtype)
 
+    order = toposort(fetches, set(leaves))
+    if not any(is_widened(node) for node in order):
+        return {node: node for node in order}
     return _apply(rule, fetches, leaves)
 
 
