@@ -8,7 +8,8 @@ structure; a ``Var`` and a ``Buffer`` by identity. The semantics, for every back
 - ``floordiv`` and ``mod`` round towards minus infinity; by zero both give 0; MIN // -1 is MIN.
 - ``min``/``max`` propagate NaN; of two equal values (-0.0 and 0.0) they give the first operand.
 - ``shl``/``shr`` by the width or more give 0 (or all sign bits, for ``shr`` of a signed value).
-- Float arithmetic is IEEE, round to nearest even, never contracted; ``Fma`` rounds once.
+- Float arithmetic is IEEE, round to nearest even, never contracted; ``Fma`` rounds once. Of float16 and bfloat16 there
+  is none: they are loaded, stored, selected and cast.
 - ``Cast``: float to int truncates, saturates and sends NaN to 0; int to int wraps; anything to bool is ``!= 0``.
 - ``Compare`` with NaN is false, except ``ne``.
 - Both arms of ``Select`` may be evaluated, but a ``Load`` in an arm only touches memory where its arm is taken.
