@@ -293,9 +293,9 @@ def conv(
     Parameters
     ----------
     x
-        A tensor of shape (N, C, \*S) with one or more axes to slide along. Sizes may be symbolic.
+        A tensor of shape (N, C, *S) with one or more axes to slide along. Sizes may be symbolic.
     w
-        Weights of shape (O, C/groups, \*K).
+        Weights of shape (O, C/groups, *K).
     bias
         A tensor of shape (O,), or None.
     stride, dilation
@@ -309,7 +309,7 @@ def conv(
     Returns
     -------
     Node
-        Of shape (N, O, \*P), where P is ``(before + n + after - (k - 1)*dilation - 1) // stride + 1`` along each axis.
+        Of shape (N, O, *P), where P is ``(before + n + after - (k - 1)*dilation - 1) // stride + 1`` along each axis.
         Each element is one chain of multiply-adds over channels and window, row-major.
 
     Raises

@@ -219,9 +219,9 @@ def conv_transpose(
     Parameters
     ----------
     x
-        A tensor of shape (N, C, \*S) with one or more axes to slide along. Sizes may be symbolic.
+        A tensor of shape (N, C, *S) with one or more axes to slide along. Sizes may be symbolic.
     w
-        Weights of shape (C, O/groups, \*K).
+        Weights of shape (C, O/groups, *K).
     bias
         A tensor of shape (O,), or None.
     stride, dilation
@@ -236,7 +236,7 @@ def conv_transpose(
     Returns
     -------
     Node
-        Of shape (N, O, \*P) with ``(n - 1)*stride - before - after + (k - 1)*dilation + 1 + output_padding`` places
+        Of shape (N, O, *P) with ``(n - 1)*stride - before - after + (k - 1)*dilation + 1 + output_padding`` places
         along each axis.
 
     Raises

@@ -124,7 +124,23 @@ def _length(n: Dim, m: Dim, down: int, right: int) -> Dim:
 
 
 def trace(x: Operand, /, *, offset: int = 0, dtype: Any = None) -> Node:
-    """Return the sum of a diagonal of the last two axes; arguments and errors as for `diagonal`, `dtype` as for `sum`.
+    """Return the sum of a diagonal of the last two axes.
+
+    Parameters
+    ----------
+    x
+        A tensor of shape (..., n, m).
+    offset
+        How far right of the main diagonal; negative: below it.
+    dtype
+        The dtype to add in and of the result, as for `sum`.
+
+    Raises
+    ------
+    ShapeError
+        Below rank 2.
+    DTypeError
+        For a dtype of bool.
 
     Examples
     --------

@@ -230,8 +230,10 @@ def cross(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
 
     Raises
     ------
+    StaticIndexError
+        If `axis` is not there.
     ShapeError
-        If `axis` is not there or has another size, or the others do not broadcast.
+        If `axis` has another size, or the others do not broadcast.
     DTypeError
         For bool.
 
@@ -360,8 +362,10 @@ def vector_norm(
 
     Raises
     ------
+    StaticIndexError
+        For an axis that is not there.
     ShapeError
-        For an axis that is not there or named twice, or an infinite `ord` of no elements.
+        For an axis that is named twice, or an infinite `ord` of no elements.
     GraphError
         If `ord` is no number.
 

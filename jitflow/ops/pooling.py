@@ -125,7 +125,7 @@ def max_pool(x: Operand, /, window: Any, *, stride: Any = None, padding: Any = 0
     Parameters
     ----------
     x
-        A tensor of numbers of shape (N, C, \\*S). Sizes may be symbolic.
+        A tensor of numbers of shape (N, C, *S). Sizes may be symbolic.
     window
         The size of the window: an int, or one for each axis of S.
     stride
@@ -137,7 +137,7 @@ def max_pool(x: Operand, /, window: Any, *, stride: Any = None, padding: Any = 0
     Returns
     -------
     Node
-        Of shape (N, C, \\*P), where P is ``(before + n + after - window) // stride + 1`` along each axis.
+        Of shape (N, C, *P), where P is ``(before + n + after - window) // stride + 1`` along each axis.
 
     Raises
     ------
@@ -230,16 +230,28 @@ avg_pool_op: OpDef = define_op(
 def avg_pool(
     x: Operand, /, window: Any, *, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
 ) -> Node:
-    """Return the mean of each window. Arguments, sizes and errors as for `max_pool`, except:
+    """Return the mean of each window.
 
     Parameters
     ----------
     x
-        Bool and integers are taken as float64.
+        A tensor of shape (N, C, *S); bool and integers are taken as float64. Sizes may be symbolic.
     window, stride, padding
-        The elements that padding adds are 0.
+        As for `max_pool`. The elements that padding adds are 0.
     count_include_pad
         Whether these count in the number that the sum of a window is divided by.
+
+    Returns
+    -------
+    Node
+        Of the shape that `max_pool` gives.
+
+    Raises
+    ------
+    ShapeError
+        If the window does not fit, or padding is as large as it.
+    GraphError
+        For a window or stride below 1, or not as many numbers as axes.
 
     Examples
     --------

@@ -488,7 +488,12 @@ def normal(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
 
 
 def exponential(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
-    """Return numbers of the exponential distribution with mean 1: ``-log(u)``. Arguments and errors as for `normal`.
+    """Return numbers of the exponential distribution with mean 1: ``-log(u)``. Arguments as for `normal`.
+
+    Raises
+    ------
+    DTypeError
+        If `key` is none, or for another dtype.
 
     Examples
     --------
@@ -637,8 +642,10 @@ def categorical(key: Operand, logits: Operand, /, *, axis: int = -1, shape: Any 
     ------
     DTypeError
         If `key` is none, or `logits` are not floating.
+    StaticIndexError
+        If `axis` is not there.
     ShapeError
-        If `axis` is not there, or empty.
+        If it is empty, or `shape` is none.
 
     Examples
     --------
