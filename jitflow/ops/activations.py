@@ -270,12 +270,16 @@ def _one_or(x: Node, otherwise: Node) -> Node:
     return where_op(_positive(x), number(1, x), otherwise)
 
 
+def _infer_leaky_relu(x: TensorType, *, slope: float) -> TensorType:
+    return infer_float("leaky_relu")(x)
+
+
 leaky_relu_op = define_activation(
     "leaky_relu",
     lambda x, *, slope: where_op(_positive(x), x, multiply_op(x, number(slope, x))),
     lambda x, *, slope: np.where(x > 0, x, x * slope),
     lambda out, x, *, slope: _one_or(x, number(slope, x)),
-    infer=lambda x, *, slope: infer_float("leaky_relu")(x),
+    infer=_infer_leaky_relu,
     slope=0.01,
 )
 
@@ -389,12 +393,16 @@ def _expand_elu(x: Node, *, alpha: float) -> Node:
     return where_op(_positive(x), x, multiply_op(_exp_minus_one(x), number(alpha, x)))
 
 
+def _infer_elu(x: TensorType, *, alpha: float) -> TensorType:
+    return infer_float("elu")(x)
+
+
 elu_op = define_activation(
     "elu",
     _expand_elu,
     lambda x, *, alpha: np.where(x > 0, x, alpha * np.expm1(x)),
     lambda out, x, *, alpha: _one_or(x, add_op(out, number(alpha, x))),
-    infer=lambda x, *, alpha: infer_float("elu")(x),
+    infer=_infer_elu,
     alpha=1.0,
 )
 

@@ -161,7 +161,7 @@ def _merge_sort(b: KernelBuilder, line: _Line, n: Expr, descending: bool) -> Exp
 # ---- sort and argsort, along the last axis
 
 
-def _infer_sort(what: str, x: TensorType, dtype: DType | None = None) -> TensorType:
+def _sorted_type(what: str, x: TensorType, dtype: DType | None = None) -> TensorType:
     if not x.rank:
         raise ShapeError(f"{what}: a 0-d tensor has no axis to sort along")
     if x.dtype.is_bool:
@@ -214,9 +214,13 @@ def _samples_sort(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((draw(rng, float32, 3) > 0,), {"descending": False}, DTypeError, "not bool; convert")
 
 
+def _infer_argsort(x: TensorType, *, descending: bool) -> TensorType:
+    return _sorted_type("argsort", x, int64)
+
+
 argsort_op: OpDef = define_op(
     "argsort",
-    infer=lambda x, *, descending: _infer_sort("argsort", x, int64),
+    infer=_infer_argsort,
     kernel=_kernel_argsort,
     numpy=_numpy_argsort,
     vjp=lambda ct, out, x, *, descending: (None,),
@@ -231,9 +235,13 @@ def _vjp_sort(ct: Node, out: Node, x: Node, *, descending: bool) -> tuple[Node]:
     return (segment_sum_along_axis_op(ct, places, axis=axis, size=x.shape[axis]),)
 
 
+def _infer_sort(x: TensorType, *, descending: bool) -> TensorType:
+    return _sorted_type("sort", x)
+
+
 sort_op: OpDef = define_op(
     "sort",
-    infer=lambda x, *, descending: _infer_sort("sort", x),
+    infer=_infer_sort,
     kernel=_kernel_sort,
     numpy=lambda x, *, descending: np.take_along_axis(x, _numpy_argsort(x, descending=descending), axis=-1),
     vjp=_vjp_sort,
@@ -318,7 +326,7 @@ def argsort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: 
 
 
 def _infer_top_k(x: TensorType, *, k: int, largest: bool) -> TensorType:
-    x = _infer_sort("top_k", x, int64)
+    x = _sorted_type("top_k", x, int64)
     n = x.shape[-1]
     if k < 1:
         raise ShapeError(f"top_k: k must be positive, got {k}")
