@@ -7,6 +7,7 @@ from jitflow.ops import (
     cast,
     closeness,
     compare,
+    counting,
     creation,
     data_dependent,
     differences,
@@ -177,10 +178,12 @@ vecdot = lift(linalg.vecdot)
 # what cannot be, and says so
 argsort = lift(sorting.argsort)
 argwhere = lift(data_dependent.argwhere)
+bincount = lift(counting.bincount)
 cumulative_max = lift(scan.cumulative_max)
 cumulative_min = lift(scan.cumulative_min)
 cumulative_prod = lift(scan.cumulative_prod)
 cumulative_sum = lift(scan.cumulative_sum)
+histogram = lift_many(counting.histogram)
 logcumsumexp = lift(scan.logcumsumexp)
 median = lift(quantiles.median)
 nonzero = lift(data_dependent.nonzero)

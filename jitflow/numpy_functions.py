@@ -11,6 +11,7 @@ from jitflow.graph import Node, as_node
 from jitflow.ops import (
     closeness,
     compare,
+    counting,
     creation,
     data_dependent,
     differences,
@@ -179,6 +180,10 @@ def _quantile(name: str, function: Callable[..., Node]) -> Callable[..., Node]:
     return quantile
 
 
+def _histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    return counting.histogram(a, bins, range=range, weights=weights, density=bool(density))
+
+
 def _round(a: Any, decimals: int = 0, out: Any = None) -> Node:
     no_out("round", out)
     if decimals:
@@ -336,6 +341,8 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.median: _median,
     np.quantile: _quantile("quantile", quantiles.quantile),
     np.percentile: _quantile("percentile", quantiles.percentile),
+    np.bincount: lambda x, weights=None, minlength=0: counting.bincount(x, weights=weights, minlength=minlength),
+    np.histogram: _histogram,
     np.reshape: _reshape,
     np.ravel: _ravel,
     np.transpose: _transpose,
