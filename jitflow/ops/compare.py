@@ -552,6 +552,10 @@ def clip(x: Operand, /, min: Operand | None = None, max: Operand | None = None) 
     array([0. , 0.5, 1. ])
     """
     node = as_node(x)
+    if node.dtype.is_integer:
+        # Python's integers have no bounds: those beyond the dtype's keep nothing out.
+        min = None if type(min) is int and min <= node.dtype.min else min
+        max = None if type(max) is int and max >= node.dtype.max else max
     if min is None and max is None:
         return node
     if min is None:

@@ -19,7 +19,7 @@ from jitflow.ops.elementwise import add_op, divide_op, floor_op, multiply_op, su
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.padding import pad
 from jitflow.simplify import simplify_index
-from jitflow.types import Dim, SymDim, broadcast_shapes, dim_of, shape_text
+from jitflow.types import MAX_ELEMENTS, Dim, SymDim, broadcast_shapes, dim_of, shape_text
 
 
 def _count(size: Dim, dtype: DType = int64) -> Node:
@@ -180,6 +180,7 @@ def meshgrid(*arrays: Operand, indexing: str = "xy") -> list[Node]:
 
 def _on_diagonal(compare: OpDef, rows: Dim, columns: Dim, k: int) -> Node:
     """Return ``compare(column, row + k)`` for each element of a matrix."""
+    k = max(-MAX_ELEMENTS, min(k, MAX_ELEMENTS))  # further off no matrix has a diagonal
     row = add_op(reshape_to(_count(rows), (rows, 1)), make_constant(k, int64))
     return compare(reshape_to(_count(columns), (1, columns)), row)
 

@@ -21,7 +21,7 @@ from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array
 from jitflow.simplify import is_nonnegative, simplify_index
-from jitflow.types import Dim, Shape, SymDim, as_dim, dim_text, fold_dim, same_dim, shape_text
+from jitflow.types import MAX_ELEMENTS, Dim, Shape, SymDim, as_dim, dim_text, fold_dim, same_dim, shape_text
 
 
 def getitem(x: Operand, key: Any) -> Node:
@@ -209,7 +209,8 @@ def _position(item: Any, n: Dim, axis: int, shape: Shape) -> Dim:
     if isinstance(item, SymDim):
         return fold_dim(simplify_index(item.expr))
     k = operator.index(item)
-    if isinstance(n, int) and not -n <= k < n:
+    most = n if isinstance(n, int) else MAX_ELEMENTS
+    if not -most <= k < most:
         raise located(StaticIndexError(f"indexing: index {k} is out of range for axis {axis} of {shape_text(shape)}"))
     if k >= 0:
         return k
@@ -254,7 +255,8 @@ def _bound(bound: Any, axis: int) -> int | Expr:
     if isinstance(bound, (SymDim, Expr)):
         return _literal(as_index(as_dim(bound)))
     try:
-        return operator.index(bound)
+        # Beyond this there is nothing on any axis, and it would not fit 64 bits.
+        return max(-MAX_ELEMENTS, min(operator.index(bound), MAX_ELEMENTS))
     except TypeError:
         raise located(DTypeError(f"indexing: {bound!r} is no bound of a slice (axis {axis})")) from None
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import SUPPORTED, float32, float64
-from jitflow.errors import DTypeError, ShapeError
+from jitflow.errors import DTypeError, LimitError, ShapeError
 from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
 from jitflow.ops.axes import as_int, checked_shape, known_shape, normalize_axes, normalize_axis, row_major
 from jitflow.ops.testdata import draw
 from jitflow.simplify import same_index, simplify_index
 from jitflow.types import (
+    MAX_ELEMENTS,
     Dim,
     Shape,
     TensorType,
@@ -468,6 +469,8 @@ def roll(x: Operand, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, 
         For an axis that is not there.
     DTypeError
         For a shift that is no int.
+    LimitError
+        For a shift beyond 2**60.
 
     Examples
     --------
@@ -483,4 +486,6 @@ def roll(x: Operand, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, 
     axes = tuple(normalize_axis(a, len(node.shape), "roll") for a in items)
     given = shift if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
     shifts = tuple(as_int(s, "roll: a shift") for s in given)
+    if any(abs(s) > MAX_ELEMENTS for s in shifts):
+        raise located(LimitError(f"roll: shifts {shifts} are beyond 2**60"))
     return roll_op(node, shifts=shifts, axes=axes)

@@ -9,7 +9,15 @@ import pytest
 
 from jitflow.autodiff import gradients
 from jitflow.dtypes import bool_, float64, int32, int64
-from jitflow.errors import DTypeError, FeedError, FeedIndexError, IndexRangeError, ShapeError, StaticIndexError
+from jitflow.errors import (
+    DTypeError,
+    FeedError,
+    FeedIndexError,
+    IndexRangeError,
+    LimitError,
+    ShapeError,
+    StaticIndexError,
+)
 from jitflow.graph import Node, make_constant, make_placeholder
 from jitflow.interp import interpret, interpret_nodes
 from jitflow.ops.elementwise import multiply
@@ -368,3 +376,24 @@ def test_roll_and_axes_that_are_no_ints_are_refused() -> None:
         roll(np.zeros(3), True)
     with pytest.raises(DTypeError, match="permute_dims: axes must be a tuple of ints, got 1"):
         permute_dims(np.zeros(3), 1)
+
+
+def test_numbers_beyond_64_bits_are_bounds_like_any_others() -> None:
+    x, huge = symbolic("x", "n"), 10**30
+    nodes = [
+        getitem(x, k)
+        for k in (np.s_[:huge], np.s_[-huge:], np.s_[huge:], np.s_[::huge], np.s_[::-huge], np.s_[huge:0:-1])
+    ]
+    a = np.arange(5.0)
+    want = [a, a, a[:0], a[:1], a[4:], a[:0:-1]]
+    tensors = [as_tensor(n) for n in nodes]
+    for got, compiled, expected in zip(
+        interpret(nodes, {x: a}), Session(tensors).run(tensors, {as_tensor(x): a}), want, strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(compiled, expected)
+    for k in (huge, -huge, 2**60):
+        with pytest.raises(StaticIndexError, match=rf"index {k} is out of range for axis 0 of \(n,\)"):
+            getitem(x, k)
+    with pytest.raises(LimitError, match=r"roll: shifts \(1000\d*,\) are beyond 2\*\*60"):
+        roll(x, huge)

@@ -198,6 +198,10 @@ CREATED: dict[str, Callable[[Any], Any]] = {
     "isneginf": lambda xp: xp.isneginf(xp.asarray([np.nan, np.inf, -np.inf, 0.5])),
     "count_nonzero nan": lambda xp: xp.count_nonzero(xp.asarray([np.nan, 0.0, -0.0, 2.0])),
     "diff bool": lambda xp: xp.diff(xp.asarray([True, False, False])),
+    "clip beyond": lambda xp: xp.clip(xp.asarray([1, 2], dtype=xp.uint8), -1, 300),
+    "clip beyond below": lambda xp: xp.clip(xp.asarray([1, -2], dtype=xp.int8), -500, 0),
+    "clip nothing": lambda xp: xp.clip(xp.asarray([1, -2], dtype=xp.int8), -500, 127),
+    "eye far": lambda xp: xp.eye(2, k=10**30),
     "diff n 0": lambda xp: xp.diff(xp.asarray([1, 2]), n=0),
 }  # fmt: skip
 
@@ -318,6 +322,7 @@ def test_slopes_go_back_to_where_elements_came_from() -> None:
         (lambda x: jf.eye(-1), jf.ShapeError, "a dim cannot be negative, got -1"),
         (lambda x: jf.eye(2, device="cpu"), jf.DeviceError, "eye: a tensor cannot be on device 'cpu'; the dev"),
         (lambda x: jf.zeros(2, device="gpu"), jf.DeviceError, "full: a tensor cannot be on device 'gpu'"),
+        (lambda x: jf.clip(jf.asarray([1], dtype=jf.int8), 300), jf.OutOfBoundsError, "300 is out of bounds for int8"),
         (lambda x: jf.linspace(0, 1, -1), jf.ShapeError, "a dim cannot be negative, got -1"),
         (lambda x: jf.linspace(0, 1, 2.0), jf.DTypeError, "linspace: num must be an int, got 2.0"),
         (lambda x: jf.linspace(x, 1, 2), jf.ShapeError, "linspace: an end must be a single number, got shape (2, 3)"),
