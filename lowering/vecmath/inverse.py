@@ -96,16 +96,14 @@ def acos(b: Builder, x: Var) -> Expr:
     square = b.let(b.mad(-2.0, a, 2.0), "square")
     root = b.let(square_root(square), "root")
     # What is subtracted from 0, pi/2 or pi: minus asin for x > 1/2, plus asin for others.
-    sign = b.let(b.bits(x) & b.sign_bit(), "sign")
-    turned = b.let(sign ^ b.sign_bit(), "turned")
+    turned = b.let((b.bits(x) & b.sign_bit()) ^ b.sign_bit(), "turned")
     t = b.let(select(big, b.from_bits(b.bits(root) | turned), x), "t")
     more = b.let(_beyond_first(b, t, select(big, square * 0.25, a * a)), "more")
     root_rest = b.fma(-root, root, square) * half_inverse_root(b, square)
-    root_rest = b.from_bits(b.bits(root_rest) ^ turned)
-    more = select(big, more + root_rest, more)
-    base = select(compare("lt", x, 0.0), b.const(2.0 * half_pi), b.const(0.0))
-    base = b.let(select(big, base, b.const(half_pi)), "base")
-    return base - (t - (base * ratio - more))
+    signed_rest = b.from_bits(b.bits(root_rest) ^ turned)
+    outer = select(compare("lt", x, 0.0), b.const(2.0 * half_pi), b.const(0.0))
+    base = b.let(select(big, outer, b.const(half_pi)), "base")
+    return base - (t - (base * ratio - select(big, more + signed_rest, more)))
 
 
 def _beyond_first(b: Builder, t: Expr, square: Expr) -> Expr:
@@ -139,8 +137,8 @@ def atan2(b: Builder, y: Var, x: Var) -> Expr:
     infinite = eq(least, math.inf) & eq(most, math.inf)
     slope = b.let(select(infinite, b.const(1.0), least / most), "slope")
     left = b.let(b.bits(x) & b.sign_bit(), "left")
-    base = select(compare("lt", left, 0), b.const(2.0 * half_pi), b.const(0.0))
-    base = b.let(select(steep, b.const(half_pi), base), "base")
+    flat = select(compare("lt", left, 0), b.const(2.0 * half_pi), b.const(0.0))
+    base = b.let(select(steep, b.const(half_pi), flat), "base")
     # The slope is subtracted either where the point is steep or where it is to the left.
     turned = left ^ select(steep, b.sign_bit(), b.integer(0))
     value = _sum(b, base, ratio, b.let(b.from_bits(b.bits(slope) ^ turned), "t"))
