@@ -1,7 +1,11 @@
 """pow, as expressions: 2^(y log2 |x|) with log2 to more bits than the result has, and the table of the C standard.
 
 The exponent of the result multiplies any error of the logarithm by up to 128 (f32) or 1075 (f64), so the logarithm
-needs 8 or 11 bits more than the result: f64 for f32, pairs of f64 (a number and its rest) for f64.
+needs 8 or 11 bits more than the result: it is a pair of numbers, one and its rest. f32 without fused multiply-add,
+for which pairs are expensive, takes f64 instead.
+
+What negative, zero, subnormal, infinite and NaN arguments need, and results beyond the normal numbers, stands in
+branches, which are taken if a lane holds one.
 """
 
 from __future__ import annotations
@@ -11,10 +15,35 @@ import math
 from jitflow.dtypes import float32, float64
 from jitflow.expr import Expr, Unary, Var, cast, compare, eq, lift, select
 from lowering.vecmath.builder import F64, Builder, absolute, fast_two_sum, two_product
-from lowering.vecmath.exponential import EXP2_F64, exponent_of, scale_by_power
+from lowering.vecmath.exponential import EXP2_F32, EXP2_F64, scale_by_power, within_range
+from lowering.vecmath.logarithm import as_float, scaled_bits, sqrt_half
 
-# log2(1+f) / f for sqrt(1/2) <= 1+f <= sqrt(2), error 2^-34.8: for f32, in f64.
-_LOG2_F32 = (
+# log2((1+s)/(1-s)) / s = 2/ln(2) + z * (2/3/ln(2) + z * ...) with z = s^2: the terms from z on for |s| <= 0.0865 (f32,
+# error 2^-37.3), and from z^2 on for |s| <= (sqrt(2)-1) / (sqrt(2)+1) (f64, error 2^-66.2).
+_LOG2_F32 = (0.9617967, 0.5770647, 0.4162299)
+_LOG2_F64 = (
+    0.5770780163556178,
+    0.41219858309199087,
+    0.32059890226473936,
+    0.26230770188254526,
+    0.22198396338306203,
+    0.19125595238977383,
+    0.19037815145747605,
+)
+
+# Numbers and their rests: 2/ln(2), and a third of it.
+_TWO_LOG2_E_F32, _TWO_LOG2_E_F64 = (2.88539, 3.851926e-08), (2.8853900817779268, 4.0710547481862066e-17)
+_THIRD_F64 = (0.9617966939259756, 5.0577616648125907e-17)
+
+# The square root of 2, roughly, and its log2: the first part and any exponent have an exact sum.
+_CENTRE, _CENTRE_LOG2 = 1.4140625, (0.49981689453125, 2.8992552e-05)
+
+# Outside these bounds 2^t is 0 or infinite.
+_RANGE = ((-160.0, 129.0), (-1090.0, 1025.0))
+
+# For f32 in f64: log2(1+f) / f for sqrt(1/2) <= 1+f <= sqrt(2), error 2^-34.8; (2^r - 1) / r for |r| <= 1/2, error
+# 2^-28.5 relative to 2^r.
+_WIDE_LOG2 = (
     1.4426950408687051,
     -0.7213475213591013,
     0.48089836100101147,
@@ -29,9 +58,7 @@ _LOG2_F32 = (
     -0.13700204278546316,
     0.06793733312654877,
 )
-
-# (2^r - 1) / r for |r| <= 1/2, error 2^-28.5 relative to 2^r: for f32, in f64.
-_EXP2_F32 = (
+_WIDE_EXP2 = (
     0.6931472150556108,
     0.24022652788582077,
     0.055503103811869375,
@@ -40,101 +67,122 @@ _EXP2_F32 = (
     0.00015594853963706904,
 )
 
-# (atanh(s)/s - 1 - z/3) / z^2 as a polynomial of z = s^2 for |s| <= (sqrt(2)-1) / (sqrt(2)+1); error 2^-66.3, as seen
-# in atanh(s)/s.
-_ATANH_F64 = (
-    0.20000000000001128,
-    0.14285714285049778,
-    0.11111111259965756,
-    0.09090892183036614,
-    0.07693378694674363,
-    0.06628408109880186,
-    0.06598172083438258,
-)
-
-# Numbers and their rests.
-_THIRD = (0.3333333333333333, 1.850371707708594e-17)
-_TWO_LOG2_E = (2.8853900817779268, 4.0710547481862066e-17)
-
-_SQRT_HALF = 0x3FE6A09E667F3BCD
-
 
 def power(b: Builder, x: Var, y: Var) -> Expr:
     """x to the power y."""
     a = b.let(absolute(x), "a")
-    # No power is finite beyond this bound but those of 1 and -1, whose logarithm 0 it does not turn into NaN.
-    exponent = b.let(b.at_most(b.at_least(y, -(2.0**70)), 2.0**70), "exponent")
-    value = _power_f64(b, a, exponent) if b.wide else _power_f32(b, a, exponent)
-    return _with_sign(b, x, y, a, value)
+    if not (b.wide or b.has_fma):
+        return _with_sign(b, x, y, a, _power_in_f64(b, a, y))
+    least = sqrt_half(b) if b.wide else b.integer(0x3F5744FD)
+    normal, u = scaled_bits(b, a, least)
+    log2, log2_rest = _log2_pair(b, u, least)
+    # The emulated product of a huge number overflows. No power is finite beyond this bound but those of 1.
+    exponent = y if b.has_fma else b.let(b.at_most(b.at_least(y, -(2.0**70)), 2.0**70), "exponent")
+    t, t_lost = two_product(b, exponent, log2)
+    rest: Expr = b.let(b.mad(exponent, log2_rest, t_lost), "rest")
+    # The rest of an f32 holds the terms in z, which are too large to be left out.
+    near = t if b.wide else b.let(t + rest, "near")
+    shifted = b.let(near + b.format.magic, "shifted")
+    r: Expr = t - (shifted - b.format.magic)
+    if b.wide:
+        # The fraction of t is 0 or a multiple of t's last place, which the rest is below.
+        r, rest = fast_two_sum(b, r, rest)
+        # 2^(r + rest) = 2^r + rest * ln 2 * 2^r; by now the rest is so small that 2^r may be 1 + r ln 2.
+        more = rest * b.mad(math.log(2) ** 2, r, math.log(2))
+        p = b.mad(b.polynomial(r, b.let(r * r, "r2"), EXP2_F64), r, more) + 1.0
+    else:
+        r = b.let(r + rest, "r")
+        p = b.mad(b.horner(r, EXP2_F32), r, 1.0)
+    p = b.let(p, "p")
+    common = b.let(normal & compare("gt", x, 0.0) & compare("lt", absolute(near), float(b.format.bias - 3)), "common")
+    result = b.register(b.from_bits(b.bits(p) + (b.bits(shifted) << (b.format.digits - 1))), "result")
+    with b.unless(common):
+        regular = b.let(compare("gt", a, 0.0) & compare("lt", a, math.inf), "regular")
+        # Where a is 0, infinite or NaN its bits are no logarithm; (a - 1) * inf is one.
+        far = b.let(select(regular, t, y * ((a - 1.0) * math.inf)), "far")
+        gradual = scale_by_power(b, p, shifted, compare("lt", far, 0.0))
+        value = within_range(b, far, select(regular, gradual, far), _RANGE[b.wide])
+        value = select(eq(a, 1.0), b.const(1.0), value)
+        b.store(result, select(common, b.value_of(result), _with_sign(b, x, y, a, value)))
+    return b.load(result, "result")
 
 
-def _power_f32(b: Builder, a: Var, y: Var) -> Expr:
-    wide = b.let(cast(a, float64), "wide")
-    u = b.let(b.bits(wide) - _SQRT_HALF, "u")
-    k = b.from_bits((u >> 52) + b.bits(lift(F64.magic, wide))) - F64.magic
-    f = b.let(b.from_bits((u & ((1 << 52) - 1)) + _SQRT_HALF) - 1.0, "f")
-    log2 = b.mad(f, b.horner(f, _LOG2_F32), k)
-    # Where a is 0, infinite or NaN its bits are no logarithm; (a - 1) * inf is one.
-    regular = (b.bits(a) - 1 >= 0) & compare("lt", a, math.inf)
-    log2 = select(regular, log2, (wide - 1.0) * math.inf)
-    # Outside these bounds the f32 is 0 or infinite.
-    t = b.let(b.at_least(b.at_most(log2 * cast(y, float64), 200.0), -200.0), "t")
-    shifted = b.let(t + F64.magic, "shifted")
-    r = b.let(t - (shifted - F64.magic), "r")
-    p = 1.0 + r * b.horner(r, _EXP2_F32)
-    return cast(b.from_bits(b.bits(p) + (b.bits(shifted) << 52)), float32)
+def _log2_pair(b: Builder, u: Var, least: Expr) -> tuple[Var, Expr]:
+    """Return log2(a) and its rest: k + log2(c) + 2/ln(2) * atanh(s) with a = 2^k m and s = (m - c) / (m + c).
 
-
-def _power_f64(b: Builder, a: Var, y: Var) -> Expr:
-    high, low = _log2_pair(b, a)
-    t, t_rest = two_product(b, y, high)
-    # The rest of an overflowed product is of no use, nor is it where the result is 0 or infinite.
-    inside = compare("lt", absolute(t), 1100.0)
-    rest = select(inside, b.mad(y, low, t_rest), b.const(0.0))
-    t = b.let(b.at_least(b.at_most(t, 1024.5), -1080.0), "t")
-    shifted = b.let(t + F64.magic, "shifted")
-    # The fraction of t is 0 or a multiple of t's last place, which the rest is below.
-    r, rest = fast_two_sum(b, t - (shifted - F64.magic), rest)
-    q = b.polynomial(r, b.let(r * r, "r2"), EXP2_F64)
-    # 2^(r + rest) = 2^r + rest * ln 2 * 2^r; by now the rest is so small that 2^r may be 1 + r ln 2.
-    more = rest * b.mad(math.log(2) ** 2, r, math.log(2))
-    return scale_by_power(b, 1.0 + b.mad(r, q, more), shifted, compare("lt", t, -1020.0))
-
-
-def _log2_pair(b: Builder, a: Var) -> tuple[Var, Var]:
-    """Return log2(a) and its rest: k + 2/ln(2) * atanh(s) with a = 2^k m and s = (m - 1) / (m + 1)."""
-    subnormal = b.let(compare("lt", a, F64.smallest_normal), "subnormal")
-    u = b.let(b.bits(select(subnormal, a * 2.0**F64.digits, a)) - _SQRT_HALF, "u")
-    k = exponent_of(b, u >> 52, subnormal)
-    m = b.let(b.from_bits((u & ((1 << 52) - 1)) + _SQRT_HALF), "m")
-    f = b.let(m - 1.0, "f")
-    d = b.let(m + 1.0, "d")
+    f64: c = 1 and sqrt(1/2) <= m < sqrt(2). f32: 2^-1/4 <= m < 2^3/4 and c = 1 or nearly sqrt(2), whichever is closer;
+    this makes the terms in s^2 so small that they need no rests.
+    """
+    shift = b.format.digits - 1
+    k: Expr = as_float(b, u >> shift)
+    m = b.let(b.from_bits((u & ((1 << shift) - 1)) + least), "m")
+    c = b.const(1.0)
+    if not b.wide:
+        upper = b.let(compare("gt", m, 2.0**0.25), "upper")
+        c = b.let(select(upper, b.const(_CENTRE), c), "c")
+        k = k + select(upper, b.const(_CENTRE_LOG2[0]), b.const(0.0))
+    f = b.let(m - c, "f")
+    d = b.let(m + c, "d")
     inverse = b.let(1.0 / d, "inverse")
     s = b.let(f * inverse, "s")
-    # What s * (m + 1) leaves of f; m - (d - 1) is what rounding d lost.
-    s_rest = b.let((b.fma(-s, d, f) - s * (m - (d - 1.0))) * inverse, "s_rest")
+    # What s * (m + c) leaves of f; m - (d - c) is what rounding d lost.
+    s_rest = b.let(b.mad(-s, m - (d - c), b.fma(-s, d, f)) * inverse, "s_rest")
+    h, h_rest = _series_f64(b, s, s_rest) if b.wide else _series_f32(b, s, s_rest)
+    log2, lost = fast_two_sum(b, k, h)
+    rest = lost + h_rest
+    if not b.wide:
+        rest = rest + select(upper, b.const(_CENTRE_LOG2[1]), b.const(0.0))
+    return log2, b.let(rest, "log2_rest")
+
+
+def _series_f32(b: Builder, s: Var, s_rest: Var) -> tuple[Var, Expr]:
+    """Return log2((1+s)/(1-s)) and its rest."""
+    high, low = _TWO_LOG2_E_F32
+    z = b.let(s * s, "z")
+    h, h_lost = two_product(b, s, b.const(high))
+    terms = b.let(b.horner(z, (low, *_LOG2_F32)), "terms")
+    # The slope in s: the terms begin with z, so s times them with its cube.
+    slope = b.mad(3.0, terms, high)
+    return h, b.mad(s, terms, b.mad(slope, s_rest, h_lost))
+
+
+def _series_f64(b: Builder, s: Var, s_rest: Var) -> tuple[Var, Expr]:
+    """Return log2((1+s)/(1-s)) and its rest; the terms in z are a pair as well."""
     z, z_lost = two_product(b, s, s)
     z_rest = b.let(b.mad(s + s, s_rest, z_lost), "z_rest")
-    # c = 1/3 + z * (...): of the polynomial 53 bits are enough.
-    c, c_lost = fast_two_sum(b, b.const(_THIRD[0]), z * b.polynomial(z, b.let(z * z, "z2"), _ATANH_F64))
-    p, p_rest = _pair_product(b, (z, z_rest), (c, b.let(c_lost + _THIRD[1], "c_rest")))
-    w, w_rest = _pair_product(b, (s, s_rest), (p, p_rest))
-    sum_, lost = fast_two_sum(b, s, w)
-    h, h_rest = _pair_product(b, (sum_, b.let(lost + (s_rest + w_rest), "rest")), _pair(b, _TWO_LOG2_E))
-    log2, log2_lost = fast_two_sum(b, k, h)
-    regular = b.let(compare("gt", a, 0.0) & compare("lt", a, math.inf), "regular")
-    high = select(regular, log2, (a - 1.0) * math.inf)
-    return b.let(high, "log2"), b.let(select(regular, log2_lost + h_rest, b.const(0.0)), "rest")
-
-
-def _pair(b: Builder, value: tuple[float, float]) -> tuple[Expr, Expr]:
-    return b.const(value[0]), b.const(value[1])
+    c, c_lost = fast_two_sum(b, b.const(_THIRD_F64[0]), z * b.polynomial(z, b.let(z * z, "z2"), _LOG2_F64))
+    w, w_rest = _pair_product(b, (z, z_rest), (c, b.let(c_lost + _THIRD_F64[1], "c_rest")))
+    g, g_lost = fast_two_sum(b, b.const(_TWO_LOG2_E_F64[0]), w)
+    return _pair_product(b, (s, s_rest), (g, b.let((g_lost + _TWO_LOG2_E_F64[1]) + w_rest, "g_rest")))
 
 
 def _pair_product(b: Builder, x: tuple[Expr, Expr], y: tuple[Expr, Expr]) -> tuple[Var, Var]:
     """Return the product of two numbers with rests, as one."""
     high, low = two_product(b, x[0], y[0])
-    return high, b.let(low + b.mad(x[0], y[1], x[1] * y[0]), "rest")
+    return high, b.let(b.mad(x[0], y[1], b.mad(x[1], y[0], low)), "rest")
+
+
+def _power_in_f64(b: Builder, a: Var, y: Var) -> Expr:
+    """Return the power of a >= 0 from its logarithm in f64."""
+    # No power is finite beyond this bound but those of 1, whose logarithm 0 it does not turn into NaN.
+    exponent = b.at_most(b.at_least(y, -(2.0**70)), 2.0**70)
+    wide = b.let(cast(a, float64), "wide")
+    u = b.let(b.bits(wide) - _SQRT_HALF, "u")
+    k = b.from_bits((u >> 52) + b.bits(lift(F64.magic, wide))) - F64.magic
+    f = b.let(b.from_bits((u & ((1 << 52) - 1)) + _SQRT_HALF) - 1.0, "f")
+    log2 = b.mad(f, b.horner(f, _WIDE_LOG2), k)
+    # Where a is 0, infinite or NaN its bits are no logarithm; (a - 1) * inf is one.
+    regular = (b.bits(a) - 1 >= 0) & compare("lt", a, math.inf)
+    log2 = select(regular, log2, (wide - 1.0) * math.inf)
+    # Outside these bounds the f32 is 0 or infinite.
+    t = b.let(b.at_least(b.at_most(log2 * cast(exponent, float64), 200.0), -200.0), "t")
+    shifted = b.let(t + F64.magic, "shifted")
+    r = b.let(t - (shifted - F64.magic), "r")
+    p = 1.0 + r * b.horner(r, _WIDE_EXP2)
+    return cast(b.from_bits(b.bits(p) + (b.bits(shifted) << 52)), float32)
+
+
+_SQRT_HALF = 0x3FE6A09E667F3BCD
 
 
 def _with_sign(b: Builder, x: Var, y: Var, a: Var, value: Expr) -> Expr:

@@ -99,7 +99,7 @@ def _hypot_f32(b: Builder, a: Var, c: Var) -> Expr:
 
 
 def _hypot_f64(b: Builder, a: Var, c: Var) -> Expr:
-    swap = compare("gt", a, c)
+    swap = b.let(compare("gt", a, c), "swap")
     high, low = b.let(select(swap, a, c), "high"), b.let(select(swap, c, a), "low")
     common = b.let(compare("gt", high, 2.0**-450) & compare("lt", high, 2.0**500), "common")
     p, q = b.register(high, "p"), b.register(low, "q")

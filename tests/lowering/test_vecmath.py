@@ -31,7 +31,7 @@ BOUNDS = {
     "sin": (0.6, 1.0, 0.6, 1.0),
     "cos": (0.6, 1.0, 0.6, 1.0),
 }
-POW_BOUNDS = (0.6, 1.4, 0.6, 1.5)
+POW_BOUNDS = (1.3, 1.4, 0.6, 1.5)
 UNARY = sorted(BOUNDS)
 DTYPES = (float32, float64)
 INF, NAN = math.inf, math.nan
@@ -308,7 +308,7 @@ def test_definitions_hold_no_value_twice_without_a_let() -> None:
 def test_definitions_without_fma_hold_no_fma_and_call_nothing() -> None:
     for f in _functions():
         nodes = [e for root in (*f.body, f.result) for e in walk(root)]
-        assert {e.name for e in nodes if isinstance(e, Call)} <= {"any"}
+        assert {e.name for e in nodes if isinstance(e, Call)} <= {"any", "all"}
         assert f.result.type is f.params[0].type
     for name in FUNCTIONS:
         for dtype in DTYPES:
@@ -322,7 +322,7 @@ def test_a_definition_is_made_once() -> None:
 
 
 def test_unknown_functions_and_types_are_refused() -> None:
-    with pytest.raises(CompilerBug, match="no function is called 'gamma'; known are cos, erf, exp, floordiv, "):
+    with pytest.raises(CompilerBug, match="no function is called 'gamma'; known are acos, acosh, "):
         define("gamma", type_of(float32))
     with pytest.raises(CompilerBug, match="defined for f32 and f64, not for i32"):
         define("exp", type_of(int32))
