@@ -95,7 +95,18 @@ def trace(node: Node, index: Subscripts) -> Traced:
     if expr.type.dtype is not node.dtype:
         raise CompilerBug(f"the element rule of {node.op.name!r} gives {expr.type}, not {node.dtype.short}")
     conds = _conditions(expr, found) if len(found) and _has_select(expr) else {}
-    return Traced(expr, tuple(Demand(var, n, idx, conds.get(var)) for (n, idx), var in found.items()))
+    wanted = _wanted(expr, found)
+    return Traced(expr, tuple(Demand(var, n, idx, conds.get(var)) for (n, idx), var in found.items() if var in wanted))
+
+
+def _wanted(expr: Expr, found: Mapping[Element, Var]) -> set[Var]:
+    """Return the variables that `expr` needs: not those in an arm that a literal condition has ruled out."""
+    wanted = set(free_vars(expr))
+    for (_, index), var in reversed(found.items()):
+        if var in wanted:
+            for s in index:
+                wanted |= free_vars(s)
+    return wanted
 
 
 def _has_select(e: Any) -> bool:
