@@ -25,7 +25,7 @@ from jitflow.comparison import compare
 from jitflow.compile_log import STAGES
 from jitflow.config import override
 from jitflow.dtypes import numpy_dtype
-from jitflow.errors import FeedError, FormatError, JitflowError
+from jitflow.errors import FeedError, FormatError, JitflowError, LimitError
 from jitflow.expr import Var
 from jitflow.graph import Node, toposort
 from jitflow.graph_file import MAGIC, load_graph, read_graph
@@ -98,6 +98,14 @@ def _graph_arguments(p: argparse.ArgumentParser, *, feeds: bool) -> None:
 
 
 def _read(args: argparse.Namespace) -> Graph:
+    try:
+        return _graph(args)
+    except (FormatError, LimitError) as error:
+        # What it names besides is the line of Python that called: ours.
+        raise type(error)(str(error).split("\n  at ")[0]) from None
+
+
+def _graph(args: argparse.Namespace) -> Graph:
     if str(args.graph) == "-":
         data = sys.stdin.buffer.read()
         if data.startswith(MAGIC):

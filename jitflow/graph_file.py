@@ -41,7 +41,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -49,8 +49,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from jitflow.errors import DTypeError, FormatError, GraphError, JitflowError, LimitError, OutOfMemoryError
 from jitflow.graph import ArrayData, located
-from jitflow.graph_line import MAX_LINE, MAX_NESTING
-from jitflow.graph_parser import parse_graph
+from jitflow.graph_line import MAX_LINE, MAX_NESTING, Source
+from jitflow.graph_parser import parse_text
 from jitflow.graph_printer import Graph, array_digest, named_arrays, show_outputs
 from jitflow.replace_file import replaced
 from jitflow.safetensors import ALIGNMENT, lay_out, read_tensors, write_tensors
@@ -134,6 +134,7 @@ def save(path: str | os.PathLike[str], outputs: Any, *, weights: str | None = No
 def load(path: str | os.PathLike[str]) -> Any:
     """Return the outputs of the graph in the file `path`, in the structure in which they were saved.
 
+    Errors that name a node later end with its line in the file.
     Placeholders and variables are new ones, also if the file is loaded twice; the inputs are fed by their names:
     ``Session(y).run(y, {"x": images})``, ``session.function(["x"], y)``. Nothing in the file is run, and no other file
     is opened than the weights beside it, so that files may come from anybody.
@@ -177,7 +178,7 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         file = stack.enter_context(_open(os.fspath(path)))
         size = os.fstat(file.fileno()).st_size
         with _About(str(path)):
-            return _read(file, size, lambda name: stack.enter_context(_open_beside(path, name)))
+            return _read(file, size, str(path), lambda name: stack.enter_context(_open_beside(path, name)))
 
 
 def read_graph(data: bytes) -> Graph:
@@ -187,7 +188,7 @@ def read_graph(data: bytes) -> Graph:
         raise FormatError(f"the weights are in {name!r}, which is beside a file only")
 
     with _About("the graph"):
-        return _read(BytesIO(data), len(data), open_beside)
+        return _read(BytesIO(data), len(data), "the graph", open_beside)
 
 
 # ---- writing
@@ -236,7 +237,7 @@ class _Head(NamedTuple):
     weights: str | None
 
 
-def _read(file: BinaryIO, size: int, open_beside: Any) -> Graph:
+def _read(file: BinaryIO, size: int, path: str, open_beside: Callable[[str], BinaryIO]) -> Graph:
     head = _read_head(file.read(MAX_HEAD), size)
     if head.end - head.length > MAX_TEXT:
         raise LimitError(f"a text of {head.end - head.length} bytes is over the limit of {MAX_TEXT} bytes")
@@ -257,11 +258,11 @@ def _read(file: BinaryIO, size: int, open_beside: Any) -> Graph:
             found = read_tensors(second, 0, os.fstat(second.fileno()).st_size)
     elif head.end < size:
         found = read_tensors(file, head.end, size)
-    return _build(text, head.length, found)
+    return _build(text, head.length, path, found)
 
 
-def _build(text: str, start: int, arrays: Mapping[str, ArrayData]) -> Graph:
-    """Return the graph of `text`, which starts at byte `start` after two lines, with all of `arrays`."""
+def _build(text: str, start: int, path: str, arrays: Mapping[str, ArrayData]) -> Graph:
+    """Return the graph of `text`, which starts at byte `start` of `path` after two lines, with all of `arrays`."""
 
     def place(line: int, column: int | None) -> str:
         rows = text.split("\n")
@@ -279,7 +280,7 @@ def _build(text: str, start: int, arrays: Mapping[str, ArrayData]) -> Graph:
     for digest, name in names.items():
         if digest not in named:
             raise FormatError(f"array {name!r} of the weights is not one that the text names")
-    return parse_graph(text, by_digest, place=place)
+    return parse_text(text, Source(by_digest, False, place), lambda line: f"{path}:{line + 2}")
 
 
 def _read_head(data: bytes, size: int) -> _Head:

@@ -7,7 +7,7 @@ and whatever is wrong is an error of the family, with its place.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ import numpy as np
 from jitflow.dtypes import DType, as_dtype
 from jitflow.errors import FormatError, GraphError, JitflowError, LimitError
 from jitflow.expr import Expr
-from jitflow.graph import MAX_NODES, ArrayData, Node, OpDef, make_node, make_placeholder, make_variable
+from jitflow.graph import MAX_NODES, ArrayData, Node, OpDef, make_node, make_placeholder, make_variable, sited
 from jitflow.graph_attrs import attributes_of, is_of_kind, kind_text
 from jitflow.graph_line import MAX_LINE, Line, LineParser, Place, Returned, Source, did_you_mean, line_and_column
 from jitflow.graph_printer import VERSION, Graph
@@ -29,7 +29,6 @@ def parse_graph(
     arrays: Mapping[str, np.ndarray[Any, Any] | ArrayData] | None = None,
     *,
     stand_ins: bool = False,
-    place: Place = line_and_column,
 ) -> Graph:
     """Return the graph written in `text`.
 
@@ -41,8 +40,6 @@ def parse_graph(
         The arrays that the text names by digest (`graph_arrays`).
     stand_ins : bool
         Make up the arrays that are not given: enough to look at the code of the graph, not to run it.
-    place : function from line and column to str
-        How errors name a place in the text; the column is None where all of the line is meant.
 
     Raises
     ------
@@ -66,7 +63,12 @@ def parse_graph(
     >>> jf.parse_graph(text).fetches["y"]
     Tensor(exp, float32, (n,))
     """
-    source = Source(arrays or {}, stand_ins, place)
+    return parse_text(text, Source(arrays or {}, stand_ins, line_and_column))
+
+
+def parse_text(text: str, source: Source, site: Callable[[int], str] | None = None) -> Graph:
+    """Return the graph written in `text`; `site` says for a line what its node names as the place that made it."""
+    place = source.place
     lines: dict[str, Line] = {}
     returned: Returned | None = None
     rows = text.split("\n")
@@ -98,7 +100,7 @@ def parse_graph(
     if returned is None:
         raise FormatError(f"{place(len(rows), 1)}: the graph does not end with 'return'")
     with guarding_all():
-        nodes = _build(lines, place)
+        nodes = _build(lines, place, site)
     tensors = {label: as_tensor(nodes[label]) for label in lines}
     fetches: dict[str, Tensor] = {}
     where = place(returned.number, None)
@@ -123,7 +125,7 @@ def _structure(labels: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[labels]
 
 
-def _build(lines: Mapping[str, Line], place: Place) -> dict[str, Node]:
+def _build(lines: Mapping[str, Line], place: Place, site: Callable[[int], str] | None) -> dict[str, Node]:
     """Make the nodes of `lines`, inputs first, whatever order they are written in."""
     nodes: dict[str, Node] = {}
     for root in lines:
@@ -133,7 +135,12 @@ def _build(lines: Mapping[str, Line], place: Place) -> dict[str, Node]:
             line, rest = path[-1]
             missing = next((x for x in rest if x not in nodes), None)
             if missing is None:
-                nodes[line.label] = _make(line, [nodes[x] for x in line.inputs], place)
+                inputs = [nodes[x] for x in line.inputs]
+                if site is None:
+                    nodes[line.label] = _make(line, inputs, place)
+                else:
+                    with sited(site(line.number)):
+                        nodes[line.label] = _make(line, inputs, place)
                 path.pop()
                 del on_path[line.label]
             elif missing not in lines:

@@ -213,6 +213,15 @@ def test_a_loaded_graph_runs_and_is_fed_by_name(tmp_path: Path, model: dict[str,
         assert after.function(["x"], loaded["y"])(x).shape == (5, 3)
 
 
+def test_errors_name_the_line_in_the_file(tmp_path: Path, model: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.jitflow"
+    y = reloaded(path, model)["y"]
+    line = next(k for k, row in enumerate(path.read_bytes().split(b"\n"), 1) if b"= placeholder" in row)
+    with pytest.raises(jf.FeedError) as caught:
+        jf.Session(y).run(y, {"x": np.ones((3, 9), np.float32)})
+    assert str(caught.value).endswith(f"at {path}:{line}")
+
+
 def test_two_loads_give_two_graphs(tmp_path: Path, model: dict[str, Tensor]) -> None:
     path = tmp_path / "m.jitflow"
     one, two = reloaded(path, model), jf.load(str(path))

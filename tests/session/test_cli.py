@@ -188,6 +188,7 @@ def test_damaged_files_are_one_message(model: Path, tmp_path: Path, capsys: pyte
     status, out, err = call(capsys, "run", path, "--random", "1")
     assert (status, out) == (2, "")
     assert err.startswith(f"jitflow: {path}: byte ")
+    assert err.count("\n") == 1
 
 
 def test_made_up_feeds_take_sizes_from_given_ones(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
