@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from jitflow.dtype_info import finfo
 from jitflow.expr import Const, Expr, as_index, substitute
 from lowering.exact import np_dtype
 from lowering.interp import interpret
 from lowering.loop_ir import For, Kernel, statements
 from lowering.text import difference, parse_body, parse_fragment, parse_kernel, show
 from lowering.verify import verify
+from tests.support.bits import equal_bits
 
 Array = np.ndarray[Any, Any]
 
@@ -104,10 +106,7 @@ def _has_order(kernel: Kernel) -> bool:
 def assert_same_bits(found: Array, expected: Array, what: str) -> None:
     """Check that two arrays hold the same bits, any NaN being as good as another."""
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape), what
-    same = found == expected
-    if found.dtype.kind == "f":
-        same &= np.signbit(found) == np.signbit(expected)
-        same |= np.isnan(found) & np.isnan(expected)
+    same = equal_bits(found, expected)
     if not same.all():
         at = tuple(int(i) for i in np.argwhere(~same)[0])
         raise AssertionError(f"{found[at]!r} instead of {expected[at]!r} at {list(at)} of {what}")
@@ -142,8 +141,8 @@ def random_array(dtype: np.dtype[Any], shape: tuple[int, ...], rng: np.random.Ge
     """Return random values: floats with some special ones, small non-negative integers (they may be subscripts)."""
     if dtype.kind == "b":
         return np.asarray(rng.random(shape) < 0.5)
-    if dtype.kind != "f":
+    if dtype.kind in "iu":
         return rng.integers(0, 8, shape).astype(dtype)
     out = np.asarray(rng.standard_normal(shape) * 2.0 ** rng.integers(-3, 4, shape)).astype(dtype)
-    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, np.finfo(dtype).smallest_subnormal], dtype)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, finfo(dtype).smallest_subnormal], dtype)
     return np.where(rng.random(shape) < 0.05, rng.choice(special, shape), out).astype(dtype)

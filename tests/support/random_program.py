@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from jitflow.dtypes import DType, bool_, float32, float64, index, int32, int64
+from jitflow.dtypes import ALL, DType, bool_, float32, float64, index, int32, int64
 from jitflow.expr import (
     BOOL,
     INDEX,
@@ -54,7 +54,8 @@ from lowering.loop_ir import (
     While,
 )
 
-DTYPES = (bool_, int32, int64, float32, float64)
+DTYPES = ALL
+_COMPARED = (*(d for d in ALL if not d.is_half), index)
 LANES = (4, 8)
 ROW = 8
 _NAMES = ("x", "y", "i", "acc", "i_1", "row.max", "in")
@@ -331,7 +332,7 @@ class _Generator:
         if dtype.is_bool:
             choice = rng.randrange(3)
             if choice == 0:
-                operands = type_of(rng.choice((*DTYPES, index)), of.lanes)
+                operands = type_of(rng.choice(_COMPARED), of.lanes)
                 return Compare(rng.choice(Compare.OPS), self.expr(c, operands, depth), self.expr(c, operands, depth))
             return (
                 Unary("not", operand())
@@ -346,6 +347,8 @@ class _Generator:
             # Index rules may take a divisor that is no literal for positive, as every dim and extent in use is.
             divisor = rng.choice((self.n, const_index(rng.randint(1, 9)), Binary("max", self.n, const_index(3))))
             return Binary(op, operand(), divisor if of.lanes == 1 else Splat(divisor, of.lanes))
+        if dtype.is_half:
+            return Cast(self.arithmetic(c, of.with_dtype(float32), depth), dtype)
         if dtype.is_float:
             choice = rng.randrange(6)
             if choice == 0:
