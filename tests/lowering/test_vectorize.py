@@ -306,6 +306,11 @@ def test_lanes_follow_the_widest_dtype_that_is_computed() -> None:
     assert lanes(head + "vectorized i in n:\n    o[i] = f32(b[i])") == 8
     assert lanes(head + "vectorized i in n:\n    q[i] = a[i] < 1.0") == 16
     assert lanes(head + "vectorized i in n:\n    q[i] = ~c[i]") == 64
+    head = "kernel k(a: u8[n] read, b: f16[n] read, c: f64[n] read, o: f32[n], p: i8[n], q: bf16[n], n: index):\n  "
+    assert lanes(head + "vectorized i in n:\n    o[i] = f32(a[i])") == 16
+    assert lanes(head + "vectorized i in n:\n    p[i] = i8(a[i]) + i8(1)") == 64
+    assert lanes(head + "vectorized i in n:\n    p[i] = i8(c[i])") == 8
+    assert lanes(head + "vectorized i in n:\n    q[i] = bf16(f32(b[i]) * f32(b[i]))") == 16
 
 
 @pytest.mark.parametrize("seed", range(12))
