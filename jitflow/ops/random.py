@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import DType, as_dtype, float32, float64, int32, int64, uint8, uint16, uint32, uint64
-from jitflow.errors import DTypeError, OutOfBoundsError, ShapeError
+from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
 from jitflow.expr import Expr, call, cast, const
 from jitflow.graph import (
     Index,
@@ -277,6 +277,8 @@ def _infer_bits(key: TensorType, *, shape: Shape, dtype: DType, half: int) -> Te
         raise DTypeError(f"random_bits: a key is a 0-d uint64 tensor, as key(seed) gives, got {key!r}")
     if dtype not in _BIT_TYPES:
         raise DTypeError(f"random_bits are unsigned integers, not {dtype}")
+    if half not in (0, 1):
+        raise GraphError(f"random_bits: half must be 0 or 1, got {half}")
     return TensorType(dtype, shape)
 
 
