@@ -97,6 +97,12 @@ def _is_elementwise(subject: Subject) -> bool:
     return np.array_equal(whole, np.concatenate(alone), equal_nan=True)
 
 
+#: Functions f with f(-x) = -f(x), and with f(-x) = f(x), exactly. Where compiled code has the same bits on either side,
+#: one of them need not be compared with anything.
+ODD = frozenset({"asin", "asinh", "atan", "atanh", "cbrt", "erf", "sin", "sinh", "tan", "tanh"})
+EVEN = frozenset({"cos", "cosh"})
+
+
 # ---- exact values
 
 

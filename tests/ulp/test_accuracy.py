@@ -14,7 +14,7 @@ from jitflow.graph import OPS
 from tests.support.compiled import runnable
 from tests.ulp.errors import errors, exact_values, from_f64
 from tests.ulp.functions import Subject, arguments, subjects
-from tests.ulp.measure import compare_exactly, compare_singles, compiled, error_at, is_measured, scan_piece
+from tests.ulp.measure import compare_exactly, compare_singles, compiled, error_at, is_measured, is_mirrored, scan_piece
 from tests.ulp.table import Row, Worst, read_table, show_table
 
 ROWS = read_table()
@@ -115,6 +115,19 @@ def test_a_wrong_result_is_found_whatever_its_kind() -> None:
     got = right.copy()
     got[0] = np.nextafter(got[0], np.float32(2))
     assert 0.5 < compare_singles(sine, x, got, 0.0).ulp <= 1.5
+
+
+def test_only_results_of_negative_numbers_that_mirror_the_others_go_unmeasured() -> None:
+    x = np.array([-1.0, -0.0, -np.nan, -np.inf], np.float32)
+    for name, mirror in (("tanh", np.negative), ("cosh", np.positive)):
+        subject = subjects()[name]
+        function = {"tanh": np.tanh, "cosh": np.cosh}[name]
+        assert is_mirrored(subject, x, mirror(function(-x)), function)
+        assert not is_mirrored(subject, -x, function(-x), function)
+        wrong = mirror(function(-x))
+        wrong[1] = -wrong[1]
+        assert not is_mirrored(subject, x, wrong, function)
+    assert not is_mirrored(subjects()["exp"], x, np.exp(x), np.exp)
 
 
 def test_pieces_of_a_scan_leave_out_no_number() -> None:
