@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from jitflow.ops import activations, convolution, convolution_transpose, normalization, pooling
+from jitflow.ops import activations, convolution, convolution_transpose, encoding, losses, normalization, pooling
+from jitflow.ops import attention as attending
+from jitflow.ops import dropout as dropping
 from jitflow.ops import softmax as exponentials
-from jitflow.tensor import lift
+from jitflow.tensor import lift, lift_many
 
 __all__ = [
+    "attention",
     "avg_pool",
+    "batch_norm",
+    "batch_statistics",
+    "binary_cross_entropy_with_logits",
     "conv",
     "conv_transpose",
+    "cross_entropy",
+    "dropout",
     "elu",
+    "embedding",
     "gelu",
+    "group_norm",
     "hard_sigmoid",
     "hard_swish",
+    "huber",
+    "instance_norm",
     "layer_norm",
     "leaky_relu",
     "log_sigmoid",
@@ -21,8 +33,11 @@ __all__ = [
     "logsumexp",
     "max_pool",
     "mish",
+    "mse",
+    "one_hot",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",
@@ -54,5 +69,22 @@ conv = lift(convolution.conv)
 conv_transpose = lift(convolution_transpose.conv_transpose)
 max_pool = lift(pooling.max_pool)
 
+# attention, tables, dropout
+attention = lift(attending.attention)
+dropout = lift(dropping.dropout)
+embedding = lift(encoding.embedding)
+one_hot = lift(encoding.one_hot)
+
+# losses
+binary_cross_entropy_with_logits = lift(losses.binary_cross_entropy_with_logits)
+cross_entropy = lift(losses.cross_entropy)
+huber = lift(losses.huber)
+mse = lift(losses.mse)
+
 # normalization
+batch_norm = lift(normalization.batch_norm)
+batch_statistics = lift_many(normalization.batch_statistics)
+group_norm = lift(normalization.group_norm)
+instance_norm = lift(normalization.instance_norm)
 layer_norm = lift(normalization.layer_norm)
+rms_norm = lift(normalization.rms_norm)

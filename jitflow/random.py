@@ -9,10 +9,12 @@ __all__ = [
     "bernoulli",
     "bits",
     "categorical",
+    "choice",
     "exponential",
     "fold_in",
     "key",
     "normal",
+    "permutation",
     "philox",
     "randint",
     "split",
@@ -22,10 +24,12 @@ __all__ = [
 bernoulli = lift(random.bernoulli)
 bits = lift(random.bits)
 categorical = lift(random.categorical)
+choice = lift(random.choice)
 exponential = lift(random.exponential)
 fold_in = lift(random.fold_in)
 key = lift(random.key)
 normal = lift(random.normal)
+permutation = lift(random.permutation)
 philox = lift(random.philox)
 randint = lift(random.randint)
 split = lift(random.split)

@@ -47,13 +47,16 @@ from jitflow.ops.compare import (
 from jitflow.ops.creation import arange_op
 from jitflow.ops.elementwise import add_op, multiply_op, negative_op
 from jitflow.ops.exponential import log_op, sqrt_op
+from jitflow.ops.index import take
 from jitflow.ops.indexing import getitem
 from jitflow.ops.joining import stack
-from jitflow.ops.movement import moveaxis
+from jitflow.ops.movement import moveaxis, reshape_to
 from jitflow.ops.reduce import argmax
+from jitflow.ops.slicing import slice_axes
+from jitflow.ops.sorting import argsort
 from jitflow.ops.testdata import Array
 from jitflow.ops.trigonometric import cos_op
-from jitflow.types import Shape, TensorType, broadcast_shapes
+from jitflow.types import Shape, SymDim, TensorType, broadcast_shapes, dim_text, element_count, same_dim, shape_text
 
 # ---- Philox
 
@@ -666,3 +669,108 @@ def categorical(key: Operand, logits: Operand, /, *, axis: int = -1, shape: Any 
     u = _open_fraction(_checked_key(key, "categorical"), sizes, weights.dtype)
     noise = negative_op(log_op(negative_op(log_op(u))))
     return argmax(add_op(broadcast_to(weights, sizes), noise), axis=-1)
+
+
+# ---- orders
+
+
+def permutation(key: Operand, x: Any, /, *, axis: int = 0) -> Node:
+    """Return `x` with its parts along `axis` in random order, or the numbers 0 ... x - 1 so.
+
+    The order is that of 64 random bits for each part; equal ones, which are one pair among 2**64, keep their order.
+
+    Parameters
+    ----------
+    key
+        A key.
+    x
+        An int or a dim: so many numbers, as int64. Or a tensor, one axis of which is put in another order.
+    axis
+        That axis.
+
+    Raises
+    ------
+    DTypeError
+        If `key` is none.
+    StaticIndexError
+        If the axis is not there.
+    ShapeError
+        For a number of numbers that is negative.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> order = jf.interpret(jf.random.permutation(jf.random.key(0), 5), {})
+    >>> sorted(order.tolist())
+    [0, 1, 2, 3, 4]
+    """
+    drawn = _checked_key(key, "permutation")
+    if isinstance(x, (int, str, SymDim)) and not isinstance(x, bool):
+        (count,) = checked_shape((x,))
+        return argsort(_bits(drawn, (count,)))
+    node = as_node(x)
+    k = normalize_axis(axis, len(node.shape), "permutation")
+    return take(node, argsort(_bits(drawn, (node.shape[k],))), axis=k)
+
+
+def choice(key: Operand, a: Any, shape: Any = (), /, *, replace: bool = True, p: Operand | None = None) -> Node:
+    """Return random elements of vector `a`, or of the numbers 0 ... a - 1.
+
+    Parameters
+    ----------
+    key
+        A key.
+    a
+        A positive int, or a vector.
+    shape
+        A dim or a tuple of dims; without replacement, of no more elements than `a` has, and known.
+    replace
+        Whether an element may be chosen again.
+    p
+        The probability of each element, as floats; None: each is as likely. Only with replacement. They need not add
+        up to 1.
+
+    Raises
+    ------
+    DTypeError
+        If `key` is none, or `p` is not floating.
+    ShapeError
+        If `a` is empty or no vector, `p` does not fit it, or it has too few elements.
+    GraphError
+        If `p` is given without replacement.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> drawn = jf.random.choice(jf.random.key(0), jf.constant([3, 5]), (100,), p=jf.constant([0.0, 1.0]))
+    >>> set(jf.interpret(drawn, {}).tolist())
+    {5}
+    """
+    drawn, sizes = _checked_key(key, "choice"), checked_shape(shape)
+    is_number = isinstance(a, int) and not isinstance(a, bool)
+    values = None if is_number else as_node(a)
+    count = a if values is None else values.shape[0] if len(values.shape) == 1 else 0
+    if not isinstance(count, int) or count < 1:
+        got = a if values is None else shape_text(values.shape)
+        raise located(ShapeError(f"choice: a positive int or a vector of known size is needed, got {got}"))
+    if not replace:
+        if p is not None:
+            raise located(GraphError("choice: probabilities p are for drawing with replacement"))
+        wanted = element_count(sizes)
+        if not isinstance(wanted, int) or wanted > count:
+            what = f"{dim_text(wanted)} elements of {count}"
+            raise located(ShapeError(f"choice: {what} cannot be chosen without replacement"))
+        order = argsort(_bits(drawn, (count,)))
+        found = reshape_to(slice_axes(order, {0: (0, wanted, 1)}), sizes)
+    elif p is None:
+        found = randint(drawn, 0, count, sizes)
+    else:
+        chances = as_node(p)
+        if not chances.dtype.is_float:
+            raise located(DTypeError(f"choice: probabilities are floats, not {chances.dtype}"))
+        if len(chances.shape) != 1 or same_dim(chances.shape[0], count) is False:
+            raise located(
+                ShapeError(f"choice: {count} probabilities are needed, got shape {shape_text(chances.shape)}")
+            )
+        found = categorical(drawn, log_op(chances), shape=sizes)
+    return found if values is None else take(values, found, axis=0)

@@ -185,7 +185,8 @@ def _expand_logsumexp(x: Node, *, axes: tuple[int, ...]) -> Node:
 def _numpy_logsumexp(x: Array, *, axes: tuple[int, ...]) -> Any:
     """Add one element after the other by ``log(exp(a) + exp(b))``."""
     rows = np.moveaxis(x, axes, range(len(axes)))
-    return np.logaddexp.reduce(rows.reshape(-1, *rows.shape[len(axes) :]), axis=0, initial=-np.inf)
+    own, kept = rows.shape[: len(axes)], rows.shape[len(axes) :]
+    return np.logaddexp.reduce(rows.reshape(math.prod(own), *kept), axis=0, initial=-np.inf)
 
 
 def _vjp_logsumexp(ct: Node, out: Node, x: Node, *, axes: tuple[int, ...]) -> tuple[Node]:
@@ -196,7 +197,14 @@ def _vjp_logsumexp(ct: Node, out: Node, x: Node, *, axes: tuple[int, ...]) -> tu
 
 
 def _samples_logsumexp(rng: np.random.Generator) -> Iterator[Sample]:
-    for shape, axes in (((5,), (0,)), ((3, 4), (1,)), ((3, 4), (0,)), ((2, 3, 4), (0, 2)), ((2, 0), (1,))):
+    for shape, axes in (
+        ((5,), (0,)),
+        ((3, 4), (1,)),
+        ((3, 4), (0,)),
+        ((2, 3, 4), (0, 2)),
+        ((2, 0), (1,)),
+        ((0, 3), (1,)),
+    ):
         yield Sample((draw(rng, float64, *shape),), {"axes": axes})
     for dtype in FLOATS:
         yield Sample((draw(rng, dtype, 3, 67),), {"axes": (1,)}, smooth=False)

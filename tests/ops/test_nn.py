@@ -263,3 +263,195 @@ def test_logsumexp_of_large_numbers_is_their_greatest() -> None:
     np.testing.assert_allclose(jf.Session(y).run(y, {}), expected, rtol=1e-15)
     assert jf.interpret(jf.logsumexp(np.zeros((2, 0)), axis=1), {}).tolist() == [-np.inf, -np.inf]
     assert jf.interpret(jf.logsumexp(np.zeros((3, 4))), {}) == pytest.approx(np.log(12), rel=1e-15)
+
+
+# ---- attention
+
+
+def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient() -> None:
+    q, k, v = (jf.constant(array(2, 3, 4)) for _ in range(3))
+    hidden = np.ones((3, 3), np.bool_)
+    hidden[1] = False
+    ys = [nn.attention(q, k, v, mask=m) for m in (hidden, np.where(hidden, 0.0, -np.inf))]
+    grads = jf.gradients(jf.sum(ys[0]), [q, k, v])
+    *results, dq, dk, dv = jf.Session([*ys, *grads]).run([*ys, *grads], {})
+    for y in results:
+        np.testing.assert_array_equal(y[:, 1], 0)
+        assert (y[:, [0, 2]] != 0).all()
+    assert all(np.isfinite(g).all() for g in (dq, dk, dv))
+    np.testing.assert_array_equal(dq[:, 1], 0)
+
+
+def test_causal_attention_does_not_look_ahead() -> None:
+    q, k, v = array(5, 4), array(7, 4), array(7, 2)
+    whole = jf.interpret(nn.attention(q, k, v, causal=True), {})
+    for n in range(1, 6):
+        part = jf.interpret(nn.attention(q[n - 1 : n], k[:n], v[:n]), {})
+        np.testing.assert_allclose(whole[n - 1], part[0], rtol=1e-12)
+
+
+def test_attention_of_large_scores_does_not_overflow() -> None:
+    q = np.array([[1e4, 0.0], [-1e4, 0.0]])
+    y = nn.attention(q, q, np.array([[1.0], [2.0]]), scale=1.0)
+    assert jf.Session(y).run(y, {}).tolist() == [[1.0], [2.0]]
+
+
+def test_attention_with_symbolic_lengths() -> None:
+    q = jf.placeholder("q", jf.float32, ("b", 2, "n", 8))
+    k = jf.placeholder("k", jf.float32, ("b", 2, "m", 8))
+    mask = jf.placeholder("mask", jf.bool_, ("b", 1, 1, "m"))
+    ys = [nn.attention(q, k, k, mask=mask), nn.attention(q, k, k, causal=True)]
+    session = jf.Session(ys)
+    for b, n, m in ((2, 3, 5), (1, 1, 1), (1, 9, 4), (2, 0, 3), (2, 3, 0)):
+        feeds = {q: array(b, 2, n, 8).astype(np.float32), k: array(b, 2, m, 8).astype(np.float32)}
+        feeds[mask] = RNG.integers(0, 2, (b, 1, 1, m)).astype(np.bool_)
+        got, expected = session.run(ys, feeds), jf.interpret(ys, feeds)
+        for x, y in zip(got, expected, strict=True):
+            np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+            assert np.isfinite(x).all()
+
+
+# ---- normalization
+
+
+def test_normalized_groups_have_mean_zero_and_variance_one() -> None:
+    x = array(3, 6, 5, 4) * 7 + 3
+    scale, bias = array(6), array(6)
+    ys = [nn.group_norm(x, 2, eps=0.0), nn.instance_norm(x, eps=0.0), nn.rms_norm(x, axis=(1, 2, 3), eps=0.0)]
+    ys += [nn.group_norm(x, 2, scale, bias), nn.group_norm(x, 2), nn.group_norm(x, 2, bias=bias)]
+    group, instance, rms, affine, plain, shifted = jf.Session(ys).run(ys, {})
+    for y, axes in ((group.reshape(3, 2, 3, 5, 4), (2, 3, 4)), (instance, (2, 3))):
+        np.testing.assert_allclose(y.mean(axis=axes), 0, atol=1e-12)
+        np.testing.assert_allclose(y.var(axis=axes), 1, rtol=1e-12)
+    np.testing.assert_allclose((rms**2).mean(axis=(1, 2, 3)), 1, rtol=1e-12)
+    np.testing.assert_allclose(affine, plain * scale[:, None, None] + bias[:, None, None], rtol=1e-12)
+    np.testing.assert_allclose(shifted, plain + bias[:, None, None], rtol=1e-12)
+
+
+def test_batch_norm_of_the_batch_itself_is_normalized_and_its_gradient_goes_through_the_statistics() -> None:
+    x = jf.constant(array(4, 3, 5) * 2 + 1)
+    y = nn.batch_norm(x, *nn.batch_statistics(x), eps=0.0)
+    value, slope = jf.interpret([y, jf.gradients(jf.sum(y * y), x)], {})
+    np.testing.assert_allclose(value.mean(axis=(0, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(value.var(axis=(0, 2)), 1, rtol=1e-12)
+    # The sum of squares of what has variance 1 is constant.
+    np.testing.assert_allclose(slope, 0, atol=1e-12)
+
+
+def test_norms_with_symbolic_sizes() -> None:
+    x = jf.placeholder("x", jf.float64, ("n", 4, "h"))
+    ys = [nn.group_norm(x, 2), nn.instance_norm(x), nn.rms_norm(x), nn.batch_norm(x, *nn.batch_statistics(x))]
+    session = jf.Session(ys)
+    for shape in ((2, 4, 3), (1, 4, 1)):
+        value = array(*shape)
+        for got, expected in zip(session.run(ys, {x: value}), jf.interpret(ys, {x: value}), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
+# ---- losses, tables, dropout
+
+
+def test_losses_and_their_reductions() -> None:
+    x, y = np.array([0.0, 2.0, -3.0]), np.array([0.5, 0.0, 0.0])
+    squares, parts = np.array([0.25, 4, 9]), np.array([0.125, 1.5, 2.5])
+    for loss, each in ((nn.mse, squares), (nn.huber, parts)):
+        got = jf.interpret([loss(x, y, reduction=r) for r in ("none", "sum", "mean")], {})
+        np.testing.assert_allclose(got[0], each, rtol=1e-15)
+        assert got[1:] == [pytest.approx(each.sum()), pytest.approx(each.mean())]
+    assert jf.interpret(nn.huber(x, y, delta=3.0, reduction="none"), {}).tolist() == [0.125, 2, 4.5]
+    half = np.full(4, 300, np.float16)
+    assert jf.interpret(nn.mse(half, half - 100), {}) == 10000
+
+
+def test_cross_entropy_is_the_logarithm_of_the_softmax() -> None:
+    logits, labels = array(4, 3, 5), RNG.integers(0, 3, (4, 5))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(np.take_along_axis(p, labels[:, None], 1)[:, 0])
+    got, soft = jf.interpret(
+        [nn.cross_entropy(logits, labels, axis=1), nn.cross_entropy(logits, p, axis=1, reduction="none")], {}
+    )
+    assert got == pytest.approx(expected.mean(), rel=1e-12)
+    np.testing.assert_allclose(soft, -(p * np.log(p)).sum(axis=1), rtol=1e-12)
+
+
+def test_the_gradient_of_cross_entropy_is_the_softmax_less_the_label() -> None:
+    x = jf.constant(array(2, 3))
+    slope = jf.gradients(nn.cross_entropy(x, np.array([2, 0]), reduction="sum"), x)
+    got, p = jf.interpret([slope, jf.softmax(x)], {})
+    np.testing.assert_allclose(got, p - np.eye(3)[[2, 0]], rtol=1e-12, atol=1e-15)
+
+
+def test_binary_cross_entropy_keeps_what_nearly_right_answers_cost() -> None:
+    x = np.array([40.0, -40.0, 40.0, -40.0, 0.0])
+    t = np.array([1.0, 0.0, 0.0, 1.0, 0.5])
+    expected = [np.exp(-40.0), np.exp(-40.0), 40.0, 40.0, np.log(2)]
+    y = nn.binary_cross_entropy_with_logits(x, t, reduction="none")
+    np.testing.assert_allclose(jf.Session(y).run(y, {}), expected, rtol=1e-12)
+
+
+def test_one_hot_in_any_place_and_dtype() -> None:
+    i = np.array([[0, 2], [-1, 3]])
+    last, first, flags, wide = jf.interpret(
+        [
+            nn.one_hot(i, 3),
+            nn.one_hot(i, 3, axis=0, dtype=jf.int8),
+            nn.one_hot(i, 3, dtype=jf.bool_),
+            nn.one_hot(np.array([2**64 - 1, 1], np.uint64), 2),
+        ],
+        {},
+    )
+    expected = np.array([[[1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]]])
+    np.testing.assert_array_equal(last, expected)
+    np.testing.assert_array_equal(first, np.moveaxis(expected, -1, 0))
+    assert first.dtype == np.int8
+    np.testing.assert_array_equal(flags, expected > 0)
+    assert wide.tolist() == [[0, 0], [0, 1]]
+    n = jf.placeholder("x", jf.int64, ("n",))
+    assert nn.one_hot(n, n.shape[0]).shape == ("n", "n")
+
+
+def test_embedding_adds_up_the_gradients_of_a_row() -> None:
+    table = jf.constant(array(4, 2))
+    y = nn.embedding(table, np.array([[1, 1], [3, -1]]))
+    assert y.shape == (2, 2, 2)
+    slope = jf.interpret(jf.gradients(jf.sum(y), table), {})
+    np.testing.assert_array_equal(slope, [[0, 0], [2, 2], [0, 0], [2, 2]])
+
+
+def test_dropout_drops_as_often_as_asked_and_keeps_the_mean() -> None:
+    n = 100_000
+    for dtype in (np.float32, np.float16):
+        y = nn.dropout(np.ones(n, dtype), 0.25, jf.random.key(1))
+        got = jf.Session(y).run(y, {})
+        assert got.dtype == dtype
+        assert set(got.tolist()) == {0, dtype(dtype(1) / dtype(0.75))}
+        assert abs((got == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / n)
+    x = jf.constant(np.ones(1000))
+    z = nn.dropout(x, 0.5, jf.random.key(2))
+    slope, value = jf.interpret([jf.gradients(jf.sum(z), x), z], {})
+    np.testing.assert_array_equal(slope, value)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: nn.attention(x, x[:, :2], x), jf.ShapeError, "features of q and k: 3 and 2 differ"),
+        (lambda x: nn.attention(x, x, x, mask=[[1, 0]]), jf.DTypeError, "a mask is bool, or float64 as the queries"),
+        (lambda x: nn.group_norm(x, 2), jf.ShapeError, "2 groups do not divide 3 channels"),
+        (lambda x: nn.group_norm(x, 0), jf.GraphError, "groups must be an int of at least 1"),
+        (lambda x: nn.batch_norm(x, x[0], x[0, :2]), jf.ShapeError, "var of shape .* for 3 channels: 2 and 3 differ"),
+        (lambda x: nn.batch_statistics(x[0]), jf.ShapeError, "a batch and channels are needed"),
+        (lambda x: nn.mse(x, x, reduction="max"), jf.GraphError, "must be 'mean', 'sum' or 'none', got 'max'"),
+        (lambda x: nn.huber(x, x, delta=0.0), jf.OutOfBoundsError, "delta must be positive, got 0"),
+        (lambda x: nn.cross_entropy(x, [0]), jf.ShapeError, r"labels \(1,\): 1 and 2 differ"),
+        (lambda x: nn.cross_entropy(x, x > 0), jf.DTypeError, "labels are integers, or probabilities"),
+        (lambda x: nn.one_hot(x, 3), jf.DTypeError, "indices are integers, not float64"),
+        (lambda x: nn.embedding(x[0], [0]), jf.ShapeError, "a table has two axes"),
+        (lambda x: nn.dropout(x, 1.0, jf.random.key(0)), jf.OutOfBoundsError, "from 0 to below 1, got 1.0"),
+        (lambda x: nn.dropout(x, 0.5, 3), jf.DTypeError, "a key is a 0-d uint64 tensor"),
+    ],
+)
+def test_more_errors_are_in_the_users_terms(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call(jf.zeros((2, 3)))
+    assert "test_nn.py" in str(caught.value)

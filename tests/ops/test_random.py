@@ -288,3 +288,78 @@ def test_errors_are_in_the_users_terms(call: Any, error: type[Exception], messag
     with pytest.raises(error, match=message) as caught:
         call()
     assert "test_random.py" in str(caught.value)
+
+
+# ---- orders
+
+
+def test_a_permutation_has_every_element_once_and_each_order_is_as_likely() -> None:
+    keys = [random.fold_in(KEY, k) for k in range(600)]
+    orders = np.array(run(*(random.permutation(k, 3) for k in keys)))
+    assert orders.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(3), (600, 1)))
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert abs(chi_square(counts, 100)) < 4
+
+
+def test_a_permutation_of_a_tensor_moves_whole_parts() -> None:
+    x = np.arange(12).reshape(3, 4)
+    whole, rows, columns, empty, one = run(
+        random.permutation(KEY, 100),
+        random.permutation(KEY, x),
+        random.permutation(KEY, x, axis=-1),
+        random.permutation(KEY, 0),
+        random.permutation(KEY, np.array([7.0])),
+    )
+    assert sorted(whole.tolist()) == list(range(100))
+    assert whole.tolist() != list(range(100))
+    assert sorted(rows.tolist()) == x.tolist()
+    assert sorted(columns.T.tolist()) == x.T.tolist()
+    assert empty.tolist() == []
+    assert one.tolist() == [7.0]
+    n = jf.placeholder("x", jf.float32, ("n",))
+    y = random.permutation(KEY, n.shape[0])
+    np.testing.assert_array_equal(jf.Session([y, n]).run([y, n], {n: np.zeros(100, np.float32)})[0], whole)
+
+
+def test_choices_are_drawn_with_the_probabilities_given() -> None:
+    values, p = np.array([10.0, 20.0, 30.0]), np.array([0.2, 0.0, 0.6])
+    numbers, picked, weighted, distinct, everything = run(
+        random.choice(KEY, 4, (COUNT,)),
+        random.choice(KEY, values, (2, 5)),
+        random.choice(KEY, values, (COUNT,), p=p),
+        random.choice(KEY, 50, (5, 6), replace=False),
+        random.choice(KEY, values, (3,), replace=False),
+    )
+    assert abs(chi_square(np.bincount(numbers, minlength=4), COUNT / 4)) < 4
+    assert picked.shape == (2, 5)
+    assert set(picked.reshape(-1).tolist()) <= {10, 20, 30}
+    counts = np.array([(weighted == v).sum() for v in values])
+    assert counts[1] == 0
+    assert abs(chi_square(counts[[0, 2]], COUNT * np.array([0.25, 0.75]))) < 4
+    assert distinct.shape == (5, 6)
+    assert len(np.unique(distinct)) == 30
+    assert sorted(everything.tolist()) == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: random.permutation(KEY, -1), jf.ShapeError, "cannot be negative"),
+        (lambda: random.permutation(KEY, jf.zeros((2,)), axis=1), jf.ShapeError, "axis 1 is out of range"),
+        (lambda: random.choice(KEY, 0), jf.ShapeError, "a positive int or a vector of known size is needed, got 0"),
+        (lambda: random.choice(KEY, jf.zeros((2, 2))), jf.ShapeError, r"is needed, got \(2, 2\)"),
+        (lambda: random.choice(KEY, 3, (2, 2), replace=False), jf.ShapeError, "4 elements of 3 cannot be chosen"),
+        (lambda: random.choice(KEY, 3, (2,), replace=False, p=[0.5, 0.5, 0]), jf.GraphError, "with replacement"),
+        (
+            lambda: random.choice(KEY, 3, (2,), p=[0.5, 0.5]),
+            jf.ShapeError,
+            "3 probabilities are needed",
+        ),
+        (lambda: random.choice(KEY, 3, (2,), p=[1, 1, 1]), jf.DTypeError, "probabilities are floats, not int64"),
+    ],
+)
+def test_errors_of_orders_are_in_the_users_terms(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
