@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, bool_, float32, float64, int32
-from jitflow.errors import DTypeError, OutOfBoundsError, ShapeError
+from jitflow.dtypes import SUPPORTED, bool_, float32, float64, int32, int64
+from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Binary, Expr, compare, const, select
 from jitflow.graph import (
     Index,
@@ -19,6 +19,7 @@ from jitflow.graph import (
     Sample,
     as_node,
     define_op,
+    is_weak,
     make_constant,
 )
 from jitflow.ops.broadcast import aligned, unbroadcast
@@ -50,13 +51,38 @@ less_equal_op = _comparison("less_equal", "le", np.less_equal)
 greater_op = _comparison("greater", "gt", np.greater)
 greater_equal_op = _comparison("greater_equal", "ge", np.greater_equal)
 
+#: The comparison of the same two in the other order.
+_MIRRORED = {
+    "equal": equal_op,
+    "not_equal": not_equal_op,
+    "less": greater_op,
+    "less_equal": greater_equal_op,
+    "greater": less_op,
+    "greater_equal": less_equal_op,
+}
+
 
 def _compared(op: OpDef, x1: Operand, x2: Operand) -> Node:
-    """Return the comparison by `op`; a Python int that the other's dtype cannot hold is compared as an int64."""
-    try:
-        return op(*promoted(x1, x2))
-    except OutOfBoundsError:
-        return op(*promoted(as_node(x1), as_node(x2)))
+    """Return the comparison by `op`; a Python int may be any, also where the other's dtype does not hold it."""
+    if type(x1) is int:
+        return _compared_with(_MIRRORED[op.name], x2, x1)
+    return _compared_with(op, x1, x2) if type(x2) is int else op(*promoted(x1, x2))
+
+
+def _compared_with(op: OpDef, x: Operand, n: int) -> Node:
+    """Return the comparison of `x` with a Python int."""
+    if is_weak(x):
+        return op(*promoted(x, n))
+    node = as_node(x)
+    if node.dtype.is_bool:
+        node = as_dtype_of(node, int64)
+    dtype = node.dtype
+    if dtype.is_float or dtype.min <= n <= dtype.max:
+        return op(*promoted(node, n))
+    # All values are on one side of n, as they are not above the greatest of them.
+    below = n > dtype.max
+    holds = op is not_equal_op or op in ((less_op, less_equal_op) if below else (greater_op, greater_equal_op))
+    return (less_equal_op if holds else greater_op)(node, make_constant(dtype.max, dtype))
 
 
 def equal(x1: Operand, x2: Operand, /) -> Node:

@@ -182,3 +182,18 @@ def test_without_ml_dtypes_bfloat16_is_a_type_to_cast_to_inside_a_graph() -> Non
     assert lines[0].startswith(f"[{squares[0]}, {squares[1]}, "), run.stderr
     assert lines[1:3] == ["[1. 1.]", "3.3895313892515355e+38 float32 False"]
     assert [advice in line for line in lines[3:]] == [True] * 5, run.stdout + run.stderr
+
+
+def test_comparisons_with_integers_beyond_the_dtype_are_numpys() -> None:
+    beyond = (-(2**70), -(2**63) - 1, -300, -1, 0, 3, 127, 128, 256, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**70)
+    functions = ((jf.less, np.less), (jf.less_equal, np.less_equal), (jf.greater, np.greater), (jf.equal, np.equal))
+    functions += ((jf.greater_equal, np.greater_equal), (jf.not_equal, np.not_equal))
+    for dtype in (d for d in ALL if d.is_integer):
+        values = np.array([dtype.min, dtype.max, 1, dtype.max // 2], dtype.np)
+        x = jf.constant(values)
+        fetches = [f(*pair) for f, _ in functions for n in beyond for pair in ((x, n), (n, x))]
+        expected = [f(*pair) for _, f in functions for n in beyond for pair in ((values, n), (n, values))]
+        for got, want in zip(jf.interpret(fetches, {}), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert jf.interpret(jf.constant(True) < 2**70, {})
+    assert not jf.interpret(jf.equal(jf.constant(True), 2), {})
