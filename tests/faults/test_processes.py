@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import llvmlite.binding as llvm
-import numpy as np
 import pytest
 
 import jitflow as jf
@@ -171,6 +170,46 @@ time.sleep(0.1)
 print("done")
 """
 
+LONG = """
+z = jf.placeholder("z", jf.int64, ("n",))
+long = z
+for _ in range(16):
+    long = (long * 5 + 7) // (long + 3)
+session = jf.Session(long)
+f = session.function([z], long)
+big = np.arange(1 << 22)
+"""
+
+EXIT_IN_A_RUN = (
+    LONG
+    + """
+g = session.function([z], long, native=False)
+for h in (f, g):
+    threading.Thread(target=h, args=(big,), daemon=True).start()
+time.sleep(0.05)
+del session, f, g, h
+print("done")
+"""
+)
+
+EXIT_AFTER_A_RUN = (
+    LONG
+    + """
+threading.Thread(target=lambda: print("done" if f(big)[0] == 3 else "wrong", flush=True)).start()
+time.sleep(0.05)
+"""
+)
+
+EXIT_FROM_A_RUN = (
+    LONG
+    + """
+import signal
+signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(0 if print("done") is None else 1))
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+f(np.tile(big, 4))
+"""
+)
+
 EXIT_WITH_REFERENCES = """
 import atexit, weakref
 session = jf.Session([y])
@@ -186,44 +225,16 @@ sys.f = f
 """
 
 
-@pytest.mark.parametrize("program", [EXIT_WHILE_RUNNING, EXIT_WITH_REFERENCES], ids=["running", "references"])
+@pytest.mark.parametrize(
+    "program",
+    [EXIT_WHILE_RUNNING, EXIT_IN_A_RUN, EXIT_AFTER_A_RUN, EXIT_FROM_A_RUN, EXIT_WITH_REFERENCES],
+    ids=["running", "daemons in a run", "a thread in a run", "a handler in a run", "references"],
+)
 def test_f53_the_interpreter_exits_cleanly(program: str) -> None:
     done = run(program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "done"
     assert "Error" not in done.stderr
-
-
-MEMORY = """
-import resource
-from pathlib import Path
-m = jf.placeholder("m", jf.float32, ("n", "n"))
-z = jf.sum(jf.softmax(m @ m) @ m)
-session = jf.Session(z)
-f = session.function([m], z)
-small = np.eye(8, dtype=np.float32)
-want = f(small).tolist()
-big = np.ones((3000, 3000), np.float32)
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))
-held = session._arenas.nbytes
-for call in (lambda: f(big), lambda: session.run(z, {m: big}), lambda: session.run([m @ m], {m: big})):
-    try:
-        call()
-    except MemoryError as error:
-        assert isinstance(error, jf.JitflowError) and "bytes" in str(error), repr(error)
-    else:
-        raise SystemExit("it found memory where there is none")
-assert f(small).tolist() == want
-assert session._arenas.nbytes <= max(held, 1 << 20)
-print("done")
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_f47_no_memory_is_a_memory_error_and_what_was_taken_is_freed() -> None:
-    done = run(MEMORY)
-    assert done.stdout.strip() == "done", done.stdout + done.stderr
 
 
 def test_f54_a_gpu_that_is_not_there_is_a_device_error_and_the_cpu_goes_on() -> None:
@@ -260,14 +271,3 @@ def test_f55_executable_memory_that_is_forbidden_is_a_clear_error(monkeypatch: p
     monkeypatch.undo()
     with jf.Session(y) as session:
         assert session.run(y, {x: [0]}) == [0]
-
-
-def test_f33_arrays_that_go_away_during_a_call_are_held() -> None:
-    x = jf.placeholder("x", jf.float32, ("n",))
-    y = jf.sum(jf.exp(x))
-    with jf.Session(y) as session:
-        f = session.function([x], y)
-        for n in (1, 1000, 200_000):
-            assert f(np.zeros(n, np.float32)) == n
-            assert f(np.zeros((n, 3), np.float32)[:, 1]) == n
-            assert session.run(y, {x: np.zeros(n, np.float32)}) == n
