@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from jitflow.ops import activations, convolution, convolution_transpose, encoding, losses, normalization, pooling
+from jitflow.ops import (
+    activations,
+    convolution,
+    convolution_transpose,
+    encoding,
+    exponential,
+    losses,
+    normalization,
+    pooling,
+)
 from jitflow.ops import attention as attending
 from jitflow.ops import dropout as dropping
 from jitflow.ops import softmax as exponentials
@@ -58,7 +67,7 @@ mish = lift(activations.mish)
 relu = lift(activations.relu)
 relu6 = lift(activations.relu6)
 selu = lift(activations.selu)
-sigmoid = lift(activations.sigmoid)
+sigmoid = lift(exponential.sigmoid)
 silu = lift(activations.silu)
 softmax = lift(exponentials.softmax)
 softplus = lift(activations.softplus)

@@ -1,4 +1,4 @@
-"""Activation functions: relu, sigmoid, silu, gelu and their kin, written with other elementwise operators."""
+"""Activation functions: relu, silu, gelu and their kin, written with other elementwise operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from jitflow.errors import DTypeError, GraphError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.compare import (
-    equal_op,
     greater_equal_op,
     greater_op,
     less_op,
@@ -24,7 +23,7 @@ from jitflow.ops.compare import (
 )
 from jitflow.ops.composite import as_float, float_samples, in_double, infer_float
 from jitflow.ops.elementwise import abs_op, add_op, divide_op, multiply_op, negative_op, subtract_op, unary_samples
-from jitflow.ops.exponential import exp_op, log_op
+from jitflow.ops.exponential import exp_op, logaddexp_op, logistic, sigmoid_op
 from jitflow.ops.fold import first_greatest
 from jitflow.ops.maths import number
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
@@ -68,39 +67,7 @@ def relu(x: Operand, /) -> Node:
     return relu_op(as_node(x))
 
 
-# ---- sigmoid, silu, gelu
-
-
-def _expand_sigmoid(x: Node) -> Node:
-    one = number(1, x)
-    return divide_op(one, add_op(one, exp_op(negative_op(x))))
-
-
-def _vjp_sigmoid(ct: Node, out: Node, x: Node) -> tuple[Node]:
-    return (multiply_op(ct, multiply_op(out, subtract_op(number(1, ct), out))),)
-
-
-sigmoid_op: OpDef = define_op(
-    "sigmoid",
-    infer=infer_float("sigmoid"),
-    expand=_expand_sigmoid,
-    numpy=in_double(lambda x: 1 / (1 + np.exp(-x))),
-    vjp=_vjp_sigmoid,
-    samples=float_samples,
-    costly=True,
-)
-
-
-def sigmoid(x: Operand, /) -> Node:
-    """Return ``1 / (1 + exp(-x))`` elementwise. Integers and bool are taken as float64.
-
-    Examples
-    --------
-    >>> import jitflow as jf
-    >>> jf.interpret(jf.sigmoid(jf.constant([0.0, float("inf")])), {})
-    array([0.5, 1. ])
-    """
-    return sigmoid_op(as_float(x))
+# ---- silu, gelu
 
 
 def _vjp_silu(ct: Node, out: Node, x: Node) -> tuple[Node]:
@@ -113,8 +80,8 @@ def _vjp_silu(ct: Node, out: Node, x: Node) -> tuple[Node]:
 silu_op: OpDef = define_op(
     "silu",
     infer=infer_float("silu"),
-    expand=lambda x: divide_op(x, add_op(number(1, x), exp_op(negative_op(x)))),
-    numpy=in_double(lambda x: x / (1 + np.exp(-x))),
+    expand=lambda x: multiply_op(x, sigmoid_op(x)),
+    numpy=in_double(lambda x: x * logistic(x)),
     vjp=_vjp_silu,
     samples=float_samples,
     costly=True,
@@ -445,25 +412,9 @@ def selu(x: Operand, /) -> Node:
     return selu_op(as_float(x))
 
 
-def log_one_plus(y: Node) -> Node:
-    """Return ``log(1 + y)`` for 0 <= y <= 1, exact also where y is tiny.
-
-    With u = 1 + y rounded, ``log(u) * y / (u - 1)`` makes up for what the rounding took (W. Kahan, HP-15C handbook).
-    """
-    one = number(1, y)
-    u = add_op(y, one)
-    is_one = equal_op(u, one)
-    rest = where_op(is_one, one, subtract_op(u, one))
-    return where_op(is_one, y, multiply_op(log_op(u), divide_op(y, rest)))
-
-
-def _expand_softplus(x: Node) -> Node:
-    return add_op(maximum_op(x, number(0, x)), log_one_plus(exp_op(negative_op(abs_op(x)))))
-
-
 softplus_op = define_activation(
     "softplus",
-    _expand_softplus,
+    lambda x: logaddexp_op(x, number(0, x)),
     lambda x: np.logaddexp(0.0, x),
     lambda out, x: sigmoid_op(x),
 )
@@ -483,7 +434,7 @@ def softplus(x: Operand, /) -> Node:
 
 log_sigmoid_op = define_activation(
     "log_sigmoid",
-    lambda x: negative_op(_expand_softplus(negative_op(x))),
+    lambda x: negative_op(logaddexp_op(negative_op(x), number(0, x))),
     lambda x: -np.logaddexp(0.0, -x),
     lambda out, x: sigmoid_op(negative_op(x)),
 )

@@ -46,6 +46,7 @@ def define_elementwise(
     exact: bool = True,
     costly: bool = False,
     ulp: float | None = None,
+    scale: Callable[..., Any] | None = None,
     storage: bool = False,
 ) -> OpDef:
     """Define the operator that applies `rule` to the elements of inputs of one dtype, which broadcast.
@@ -83,6 +84,7 @@ def define_elementwise(
         exact=exact,
         costly=costly,
         ulp=ulp if ulp is not None else 0.0 if exact else 6.0,
+        scale=scale,
         storage=storage,
     )
 

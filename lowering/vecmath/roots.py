@@ -16,8 +16,8 @@ _CBRT_F32 = (0.66666675, 0.55555564, 0.49377558, 0.4526238, 0.43083516, 0.407110
 _CBRT_STEP_F64 = (0.3333295813087622, 0.22355619514638336, 0.17445360964855755)
 _CBRT_F64 = (2 / 3, 5 / 9, 40 / 81)
 
-# The bits of 1 less a third of them subtracted from this are nearly those of 1 / cbrt(1), such that the error of a guess
-# is as large on either side.
+# A third of the bits of a number subtracted from these are nearly those of the inverse of its cube root, such that the
+# largest errors on either side are the same.
 _GUESS_F32, _GUESS_F64 = 0x54A18000, 0x553EEAAAAAAAAC00
 
 

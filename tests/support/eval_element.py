@@ -231,7 +231,17 @@ def _finite_or(fn, x: float, beyond: float) -> float:
 
 _MATHS = {
     "exp": _exp,
+    "exp2": lambda x: _finite_or(math.exp2, x, math.inf),
+    "expm1": lambda x: _finite_or(math.expm1, x, math.inf),
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)),
     "log": _log,
+    "log2": lambda x: math.log2(x) if x > 0 else _log(x),
+    "log10": lambda x: math.log10(x) if x > 0 else _log(x),
+    "log1p": lambda x: math.log1p(x) if x > -1 else -math.inf if x == -1 else math.nan,
+    "logaddexp": lambda x, y: x if x == y and math.isinf(x) else max(x, y) + math.log1p(math.exp(-abs(x - y))),
+    "cbrt": math.cbrt,
+    "rsqrt": lambda x: 1 / math.sqrt(x) if x > 0 else math.copysign(math.inf, x) if x == 0 else math.nan,
+    "hypot": math.hypot,
     "tanh": math.tanh,
     "erf": math.erf,
     "sin": lambda x: math.sin(x) if math.isfinite(x) else math.nan,
