@@ -117,7 +117,7 @@ def _fitted(x: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
         raise jf.ShapeError("nothing to make it of")
     if x.shape != shape:
         flat = jf.reshape(x, (size,))
-        x = jf.concat([flat] * -(-wanted // size), axis=0)[:wanted] if size < wanted else flat[:wanted]
+        x = jf.tile(flat, -(-wanted // size))[:wanted] if size < wanted else flat[:wanted]
         x = jf.reshape(x, shape)
     return x if x.dtype == dtype else jf.astype(x, dtype)
 
