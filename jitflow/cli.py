@@ -24,7 +24,7 @@ from jitflow import demo, doctor
 from jitflow.comparison import compare
 from jitflow.compile_log import STAGES
 from jitflow.config import override
-from jitflow.dtypes import numpy_dtype
+from jitflow.dtypes import bfloat16, numpy_dtype
 from jitflow.errors import FeedError, FormatError, JitflowError, LimitError
 from jitflow.expr import Var
 from jitflow.graph import Node, toposort
@@ -125,7 +125,7 @@ def _graph(args: argparse.Namespace) -> Graph:
         return parse_graph(text, stand_ins=args.run is _dump)
     try:
         with np.load(args.arrays, allow_pickle=False) as arrays:
-            table = dict(arrays)
+            table = {name: _restored(array) for name, array in arrays.items()}
     except (ValueError, EOFError, TypeError, BadZipFile) as error:
         raise FormatError(f"--arrays {args.arrays}: this is no .npz file: {error}") from None
     return parse_graph(text, table)
@@ -188,7 +188,12 @@ def _array(name: str, file: str) -> np.ndarray[Any, Any]:
         raise FeedError(f"--feed {name}={file}: this is no .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
         raise FeedError(f"--feed {name}={file}: this holds several arrays; expected one, in a .npy file")
-    return array
+    return _restored(array)
+
+
+def _restored(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array from a file with its dtype: numpy writes bfloat16 as elements of two bytes without meaning."""
+    return array.view(numpy_dtype(bfloat16)) if array.dtype == np.dtype("V2") else array
 
 
 def _dim_names(inputs: Iterable[Node]) -> dict[Var, str]:

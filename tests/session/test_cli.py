@@ -298,3 +298,17 @@ def test_a_file_that_is_no_text_is_refused_with_the_byte(tmp_path: Path, capsys:
     np.save(path, np.ones(3))
     assert main(["compare", str(path)]) == 2
     assert "byte 0 is no text" in capsys.readouterr().err
+
+
+def test_bfloat16_comes_back_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = jf.placeholder("x", jf.bfloat16, (3,))
+    large = jf.constant(np.arange(300).reshape(100, 3), jf.bfloat16)
+    y = jf.sum(x * large, axis=0)
+    (tmp_path / "g.graph").write_text(jf.show_graph({"y": y}))
+    np.savez(tmp_path / "arrays.npz", **jf.graph_arrays(y))
+    np.save(tmp_path / "x.npy", np.array([1, 0.5, -2], jf.bfloat16))
+    given = ("--arrays", tmp_path / "arrays.npz", "--feed", f"x={tmp_path / 'x.npy'}", "--save", tmp_path / "y.npz")
+    assert call(capsys, "run", tmp_path / "g.graph", *given)[0] == 0
+    with np.load(tmp_path / "y.npz") as saved:
+        value = saved["y"].view(jf.bfloat16)
+    np.testing.assert_array_equal(value, jf.interpret(y, {x: [1, 0.5, -2]}))
