@@ -184,7 +184,7 @@ def _tangent_f32(b: Builder, x: Var) -> Expr:
         b.store(last_q, select(huge, cast(whole, b.integer(0).type.dtype), b.load(last_q, "q")))
     r, rest = b.load(last_r, "r"), b.load(last_rest, "rest")
     r2 = b.let(r * r, "r2")
-    tangent = b.let(r + b.mad(r * r2, b.horner(r2, _TAN_F32), rest), "tangent")
+    tangent = b.let(r + b.mad(r * r2, b.horner(r2, _TAN_F32), b.mad(rest, r2, rest)), "tangent")
     quadrant = b.load(last_q, "quadrant")
     value = select(eq(quadrant & 1, 0), tangent, 1.0 / tangent)
     return b.from_bits(b.bits(value) ^ (((quadrant << 31) ^ b.bits(x)) & b.sign_bit()))
