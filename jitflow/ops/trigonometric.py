@@ -1,8 +1,8 @@
 """Trigonometric and hyperbolic functions, their inverses, and the error function.
 
-They are vector-maths intrinsics, which lowering writes out without any library. How far compiled code may be from the
-exact result is measured, for float32 over all arguments (`lowering/ACCURACY.md`): at most 1 ULP in float32, but 2 for
-tan and atan2; at most 1.5 in float64; at most 1.5 (tan, atan2: 2) on targets without fused multiply-add.
+They are vector-maths intrinsics, which lowering writes out without any library. How far compiled code is from the exact
+result is measured (`lowering/ACCURACY.md`), for float32 over all arguments: within 1 ULP, but 2 for tan and atan2,
+whose quotients would cost more. Targets without fused multiply-add add up to 0.2 ULP.
 
 Arguments of every size are reduced exactly. Special values are those of the array API standard and of C: NaN
 propagates; odd functions keep the sign of zero; outside its domain a function is NaN.

@@ -105,7 +105,7 @@ def test_a_wrong_result_is_found_whatever_its_kind() -> None:
     sine = subjects()["sin"]
     x = np.array([1.0, -0.0, np.inf, 0.5], np.float32)
     right = np.sin(x.astype(np.float64), where=np.isfinite(x), out=np.full(4, np.nan)).astype(np.float32)
-    assert compare_singles(sine, x, right, 0.0).ulp == 0
+    assert compare_singles(sine, x, right, 0.0).ulp == 0.5
     for k, wrong in ((1, 0.0), (2, 1.0), (3, np.nan)):
         got = right.copy()
         got[k] = wrong
