@@ -12,8 +12,8 @@ floordiv give the bits of numpy's remainder and floor_divide. philox_low and phi
 and keys (`philox`).
 
 Special values are those of the C standard (NaN stays NaN, odd functions keep -0.0, pow(1, NaN) = pow(NaN, 0) = 1);
-results underflow gradually; sin, cos and tan are right for every finite argument. What is rare (their huge
-arguments, long quotients) stands in an ``If`` or ``While`` on ``any(mask)``, its values in a buffer of space ``register``.
+results underflow gradually; sin, cos and tan are right for every finite argument. What is rare (their huge arguments,
+long quotients) stands in an ``If`` or ``While`` on ``any(mask)``, its values in a buffer of space ``register``.
 
 The order of operations is what makes the errors small, so nothing here survives fast-math.
 """
