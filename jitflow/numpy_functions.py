@@ -199,12 +199,29 @@ def _where(condition: Any, *branches: Any) -> Node:
 
 def _dot(a: Any, b: Any, out: Any = None) -> Node:
     no_out("dot", out)
-    x, y = as_node(a), as_node(b)
-    if x.type.rank == 0 or y.type.rank == 0:
-        return elementwise.multiply(a, b)
-    if y.type.rank > 2:
-        raise TypeError("np.dot with Tensors takes a second operand of at most two axes: use jf.matmul")
-    return linalg.matmul(a, b)
+    return linalg.dot(a, b)
+
+
+def _outer(a: Any, b: Any, out: Any = None) -> Node:
+    no_out("outer", out)
+    return linalg.outer(*(movement.reshape(x, (-1,)) for x in (a, b)))
+
+
+def _einsum(*operands: Any, out: Any = None, optimize: Any = False) -> Node:
+    no_out("einsum", out)
+    return linalg.einsum(*operands)
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Node:
+    """A vector's norm over one axis, a matrix's over two; without `ord` the root of the sum of squares over any."""
+    rank = as_node(x).type.rank
+    axes = tuple(range(rank)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if ord is None or len(axes) == 1:
+        return linalg.vector_norm(x, axis=axes, keepdims=keepdims, ord=2 if ord is None else ord)
+    if len(axes) != 2:
+        raise ValueError(f"np.linalg.norm: ord {ord!r} is for one axis or two, not {len(axes)}")
+    norm = linalg.matrix_norm(movement.moveaxis(x, axes, (-2, -1)), keepdims=keepdims, ord=ord)
+    return movement.moveaxis(norm, (-2, -1), axes) if keepdims else norm
 
 
 def _like(function: Callable[..., Node]) -> Callable[..., Node]:
@@ -406,6 +423,22 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.round: _round,
     np.around: _round,
     np.dot: _dot,
+    np.outer: _outer,
+    np.einsum: _einsum,
+    np.inner: linalg.inner,
+    np.kron: linalg.kron,
+    np.tensordot: lambda a, b, axes=2: linalg.tensordot(a, b, axes=axes),
+    np.linalg.norm: _norm,
+    np.linalg.cross: linalg.cross,
+    np.linalg.diagonal: linalg.diagonal,
+    np.linalg.matmul: linalg.matmul,
+    np.linalg.matrix_norm: linalg.matrix_norm,
+    np.linalg.matrix_transpose: linalg.matrix_transpose,
+    np.linalg.outer: linalg.outer,
+    np.linalg.tensordot: lambda a, b, *, axes=2: linalg.tensordot(a, b, axes=axes),
+    np.linalg.trace: linalg.trace,
+    np.linalg.vecdot: linalg.vecdot,
+    np.linalg.vector_norm: linalg.vector_norm,
     np.zeros_like: _like(creation.zeros_like),
     np.ones_like: _like(creation.ones_like),
     np.full_like: _like(creation.full_like),
