@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import as_dtype, bool_, float32, float64, float_of, int64
+from jitflow.dtypes import as_dtype, bool_, float32, float64, float_of
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, make_constant
 from jitflow.ops.broadcast import reduce_sum_op, spread, unbroadcast
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
-from jitflow.ops.compare import equal_op, greater_equal_op, where_op
-from jitflow.ops.creation import arange_op, dim_size
+from jitflow.ops.compare import equal_op, where_op
+from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, sqrt_op
 from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import matrix_transpose, reshape_to
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.types import Shape, TensorType, broadcast_shapes, shape_text, unify
+from jitflow.ops.triangle import triangle_op
+from jitflow.types import TensorType, broadcast_shapes, shape_text, unify
 
 
 def _infer(
@@ -58,13 +59,7 @@ def _masked(scores: Node, mask: Sequence[Node], causal: bool) -> Node:
     hidden = make_constant(-math.inf, scores.dtype)
     for m in mask:
         scores = where_op(m, scores, hidden) if m.dtype.is_bool else add_op(scores, m)
-    return where_op(_visible(scores.shape), scores, hidden) if causal else scores
-
-
-def _visible(shape: Shape) -> Node:
-    """Return, for queries and keys of the last two axes of `shape`, whether the key does not come after the query."""
-    rows, cols = (arange_op(start=0, step=1, size=n, dtype=int64) for n in shape[-2:])
-    return greater_equal_op(reshape_to(rows, (shape[-2], 1)), cols)
+    return triangle_op(scores, k=0, upper=False, fill=-math.inf) if causal else scores
 
 
 def _exponentials(scores: Node) -> tuple[Node, Node]:
