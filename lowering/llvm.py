@@ -86,7 +86,7 @@ def kernel_abi(kernel: Kernel) -> KernelAbi:
         kernel.params,
         kernel.dims,
         has_scratch=bool(_scratch(kernel)),
-        polls=any(isinstance(s, For) and s.poll is not None for s in statements(kernel.body)),
+        polls=any(isinstance(s, For) and _polls(s) for s in statements(kernel.body)),
         is_parallel=_parallel(kernel) is not None,
     )
 
@@ -106,9 +106,20 @@ def parallel_extent(kernel: Kernel) -> Expr | None:
     return extent
 
 
+def parallel_chunk(kernel: Kernel) -> Expr | None:
+    """Return how many iterations of the outermost parallel loop to run in one call; None for all of them."""
+    loop = _parallel(kernel)
+    return None if loop is None else loop.poll
+
+
 def scratch_bytes(kernel: Kernel) -> Expr:
     """Return the bytes of scratch one running call of `kernel` needs, an expression of its dims."""
     return _scratch_layout(kernel)[1]
+
+
+def _polls(s: For) -> bool:
+    """Tell whether the code of loop `s` polls; for a parallel one the caller does."""
+    return s.poll is not None and s.kind != "parallel"
 
 
 def _parallel(kernel: Kernel) -> For | None:
@@ -352,7 +363,9 @@ class KernelEmitter(ExprEmitter):
                                                                poll:      pause = ...; br stop, stopped, loop
         """
         # As index arithmetic, both go as far out of the loops around as they can.
-        often, pause = ("", "") if s.poll is None else (self.index(s.poll), self.index(minimum(s.extent, s.poll)))
+        often, pause = "", ""
+        if s.poll is not None and _polls(s):
+            often, pause = self.index(s.poll), self.index(minimum(s.extent, s.poll))
         name = self.fresh("loop")
         innermost = not any(isinstance(x, (For, While)) for x in statements(s.body))
         loop = Loop(s.var, first, step, innermost)

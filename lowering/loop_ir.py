@@ -62,7 +62,8 @@ class For(Stmt):
     which of x, y, z they take.
 
     A ``serial`` loop with `poll` asks after every `poll` iterations whether the run is to be given up (a caller that
-    waits for it may be interrupted). The kernel then returns at once; what it has written is undefined.
+    waits for it may be interrupted). The kernel then returns at once; what it has written is undefined. Of a
+    ``parallel`` loop the caller runs `poll` iterations at a time, and asks in between.
     """
 
     var: Var

@@ -37,8 +37,8 @@ class Launch:
     """Run `kernel` on the arrays at `places`, its buffers in order.
 
     Status slots of a fallible kernel begin at `status`. `dims` are the values of its dims in this program. The
-    parallel loop of the kernel is run `chunk` iterations at a time, with a look between chunks at whether to go on;
-    without a chunk it is one call.
+    parallel loop of the kernel is run `chunk` iterations at a time (in terms of `dims`), with a look between chunks at
+    whether to go on; without a chunk it is one call.
     """
 
     kernel: Kernel

@@ -23,15 +23,13 @@ from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, free_vars, simplify_index
 from jitflow.types import dim_of, dim_text, element_count
 from lowering import cpu
-from lowering.analysis.cost import iterations_within, work_of_iteration
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
 from lowering.contract import PackedOperand, build_contract, build_pack, packed_operand
 from lowering.fuse import COSTLY, FusionGroup, fuse
-from lowering.llvm import emit_module, parallel_extent, scratch_bytes, symbol
+from lowering.llvm import emit_module, parallel_chunk, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
 from lowering.native import can_emit, emit_entry, emit_watched
-from lowering.passes.poll import WORK_BETWEEN_POLLS, is_short
 from lowering.pipeline import run_pipeline
 from lowering.plan import (
     Check,
@@ -300,7 +298,7 @@ def lower(
                 packed[at] = _pack(group, f"p{len(packed)}_{names[operand.node]}", names, schedule, operand, target)
             here[operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
         arguments = tuple(here[n] for n in (*group.leaves, *(n for n, _ in group.outputs)))
-        steps.append(Launch(final, arguments, final.dims, status, chunk_of(final)))
+        steps.append(Launch(final, arguments, final.dims, status, parallel_chunk(final)))
     steps += frame.copies(fetches)
     if checks:
         steps.append(Check(0, len(checks)))
@@ -320,17 +318,6 @@ def lower(
     )
     built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
     return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
-
-
-def chunk_of(kernel: Kernel) -> Expr | None:
-    """Return how many iterations of the parallel loop of `kernel` to run at a time: None for all, if they are few."""
-    extent = parallel_extent(kernel)
-    if extent is None:
-        return None
-    work = work_of_iteration(kernel)
-    if is_short(simplify_index(extent * work)):
-        return None
-    return simplify_index(iterations_within(WORK_BETWEEN_POLLS, work))
 
 
 def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:
@@ -378,7 +365,7 @@ def pack_program(packed: Sequence[Packed], names: Mapping[Node, str], target: Ta
             (Place("const", sources.index(p.node)), Place("output", k)),
             p.kernel.dims,
             None,
-            chunk_of(p.kernel),
+            parallel_chunk(p.kernel),
         )
         for k, p in enumerate(packed)
     ]

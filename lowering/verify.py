@@ -221,7 +221,7 @@ class _Verifier:
         if s.poll is not None:
             self.expr(s.poll)
             self.check(s.poll.type is INDEX, f"the loop polls every {s.poll.type}, not every index")
-            self.check(s.kind == "serial", f"a {s.kind} loop does not poll")
+            self.check(s.kind in ("serial", "parallel"), f"a {s.kind} loop does not poll")
             self.check(not self.is_gpu, "a loop polls in a kernel with block or thread loops")
         constant = isinstance(s.extent, Const)
         if s.kind == "parallel":

@@ -6,10 +6,23 @@ on however many lanes, counts as a nanosecond, some as more; what cannot be know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jitflow.expr import INDEX, Binary, Call, Const, Expr, Load, Ramp, Select, Splat, Var, const_index, maximum, minimum
-from jitflow.record import children, walk
+from jitflow.expr import (
+    INDEX,
+    Binary,
+    Call,
+    Const,
+    Expr,
+    Load,
+    Ramp,
+    Select,
+    Splat,
+    Var,
+    const_index,
+    maximum,
+    minimum,
+    substitute,
+)
+from jitflow.record import children
 from jitflow.simplify import same_index, simplify_index
 from lowering.loop_ir import Atomic, Body, CallKernel, For, If, Kernel, Let, Stmt, Store, While, statements
 
@@ -23,12 +36,10 @@ _CALL_OF_KERNEL = 5
 class Costs:
     """The estimates of one kernel's statements."""
 
-    def __init__(self, kernel: Kernel, dims: Sequence[Expr] | None = None) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._callees = {k.name: k for k in kernel.callees}
         # What each index variable stands for, and whether that is only a value in the middle of many.
-        self._values: dict[Var, tuple[Expr, bool]] = {
-            d: (e, False) for d, e in zip(kernel.dims, kernel.dims if dims is None else dims, strict=True)
-        }
+        self._values: dict[Var, tuple[Expr, bool]] = {d: (d, False) for d in kernel.dims}
         self._known: dict[int, Expr] = {}
         for s in statements(kernel.body):
             if isinstance(s, Let) and s.var.type is INDEX:
@@ -70,11 +81,11 @@ class Costs:
                 return simplify_index(self.body(then) + self.body(otherwise) + _operations(cond))
             case CallKernel(name, _, _, args):
                 callee = self._callees[name]
-                inside = Costs(callee, [self._estimate(a)[0] for a in args])
-                return simplify_index(inside.body(callee.body) + _CALL_OF_KERNEL)
+                given = (self._estimate(a)[0] for a in args)
+                return simplify_index(substitute(_work_of(callee), dict(zip(callee.dims, given, strict=True))))
             case _:
-                given = sum(_operations(e) for e in children(s) if isinstance(e, Expr))
-                return const_index(given + _is_traffic(s))
+                count = sum(_operations(e) for e in children(s) if isinstance(e, Expr))
+                return const_index(count + _is_traffic(s))
 
     def _estimate(self, e: Expr) -> tuple[Expr, bool]:
         """Return index expression `e` in terms of the dims, and whether it differs between iterations.
@@ -114,36 +125,45 @@ class Costs:
                 return const_index(_UNKNOWN_EXTENT), True
 
 
-def work_of_iteration(kernel: Kernel) -> Expr:
-    """Return the estimate for one iteration of the parallel loop that ends `kernel`."""
-    loop = kernel.body[-1]
-    assert isinstance(loop, For)
-    return Costs(kernel).body(loop.body)
+_MICROKERNELS: dict[int, tuple[Kernel, Expr]] = {}
+
+
+def _work_of(callee: Kernel) -> Expr:
+    """Return the work of a call of `callee`, a microkernel: one of the few that `lowering.pipeline` keeps for good."""
+    found = _MICROKERNELS.get(id(callee))
+    if found is None or found[0] is not callee:
+        found = _MICROKERNELS[id(callee)] = callee, Costs(callee).body(callee.body) + _CALL_OF_KERNEL
+    return found[1]
 
 
 def iterations_within(limit: int, work: Expr) -> Expr:
     """Return how many iterations of `work` each take about `limit`: at least one."""
-    if isinstance(work, Const):
-        return const_index(max(1, limit // max(1, int(work.value))))
-    return maximum(const_index(1), const_index(limit) // maximum(const_index(1), work))
+    return simplify_index(maximum(const_index(1), const_index(limit) // maximum(const_index(1), work)))
 
 
 def _operations(e: Expr) -> int:
-    total = 0
-    for x in walk(e):
+    """Return the work of evaluating `e`. Addresses do not count: most are computed outside the loop."""
+    total, stack = 0, [e]
+    while stack:
+        x = stack.pop()
         match x:
-            case Const() | Var() | Splat() | Ramp():
-                pass
+            case Const() | Var():
+                continue
+            case Load(_, index, _):
+                is_gather = x.type.lanes > 1 and not (index and isinstance(index[-1], Ramp))
+                total += _LANE_OF_GATHER * x.type.lanes if is_gather else _is_traffic(x)
+                continue
             case Call():
                 total += _CALL
-            case Load(_, index, _) if x.type.lanes > 1 and not (index and isinstance(index[-1], Ramp)):
-                total += _LANE_OF_GATHER * x.type.lanes
-            case Load():
-                total += _is_traffic(x)
-            case Binary(op, _, _) if x.type is not INDEX:
-                total += _DIVISION if op in ("div", "floordiv", "mod") else 1
-            case _:  # addresses are mostly computed outside the loop
-                total += x.type is not INDEX
+            case Binary("div" | "floordiv" | "mod", _, _) if x.type is not INDEX:
+                total += _DIVISION
+            case Splat():
+                pass
+            case _ if x.type.dtype is not INDEX.dtype:
+                total += 1
+            case _:
+                continue
+        stack += children(x)
     return total
 
 

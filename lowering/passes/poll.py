@@ -1,11 +1,12 @@
-"""Let serial loops that may run for long ask now and then whether the run is to be given up.
+"""Let loops that may run for long ask now and then whether the run is to be given up.
 
 Before                         After
-    serial c in n // 64:           serial c in n // 64 poll 90909:
-      acc[...] = ...                 acc[...] = ...
+    parallel i in m:               parallel i in m poll max(1, 2000000 // (n // 64 * 5 + 3)):
+      serial c in n // 64:           serial c in n // 64 poll 500000:
+        acc[...] = ...                 acc[...] = ...
 
-Loops that take less than a millisecond or two are left alone; the parallel loop of a kernel is cut into several calls
-by the plan. How often a loop polls follows from `lowering.analysis.cost`: so rarely that nobody notices.
+Loops that take less than a millisecond or two are left alone. How often the others poll follows from the estimate of
+`lowering.analysis.cost`: so rarely that nobody notices.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def poll(kernel: Kernel) -> Kernel:
 
     def statement(s: Stmt) -> Stmt:
         match s:
-            case For(var, extent, body, "serial", axis, None):
+            case For(var, extent, body, "serial" | "parallel" as kind, axis, None):
                 work = costs.body(body)
                 if is_short(costs.extent(s) * (work + 1)):
                     return s
-                return For(var, extent, inside(body), "serial", axis, iterations_within(WORK_BETWEEN_POLLS, work))
+                return For(var, extent, inside(body), kind, axis, iterations_within(WORK_BETWEEN_POLLS, work))
             case For(var, extent, body, kind, axis, often):
                 inner = inside(body)
                 return s if inner is body else For(var, extent, inner, kind, axis, often)
