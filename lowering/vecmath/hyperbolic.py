@@ -192,10 +192,13 @@ def _split(b: Builder, a: Var) -> tuple[Var, Var, Var, Var, Var, Var]:
 def asinh(b: Builder, x: Var) -> Expr:
     """log(1 + u) with u = a + (sqrt(1 + a^2) - 1) and a = |x|, u kept as a number and its rest."""
     a = b.let(absolute(x), "a")
-    root = b.let(square_root(b.mad(a, a, 1.0)), "root")
+    square = b.let(b.mad(a, a, 1.0), "square")
+    root = b.let(square_root(square), "root")
     # 1 + a^2 less the square of the root, which is 1 where a^2 is so small that rounding the root would matter.
     left = b.fma(a, a, b.fma(-root, root, 1.0))
-    u, rest = fast_two_sum(b, a, (root - 1.0) + left / (root + root))
+    # Near 1 the rest of the root has to be better than elsewhere, beside a.
+    root_rest = left * select(compare("lt", a, 0.25), b.const(0.5), half_inverse_root(b, square))
+    u, rest = fast_two_sum(b, a, (root - 1.0) + root_rest)
     return b.copy_sign(_unless_huge(b, a, _log1p(b, u, rest)), x)
 
 
