@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from jitflow.dtypes import DType, index, int64
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
-    BOOL,
     INDEX,
     Buffer,
     Const,
@@ -93,6 +92,8 @@ class _Builder:
         self._columns: tuple[Dim | Expr, ...] | None = None
         self._column: tuple[Expr, ...] = ()
         self._rows_done = False
+        #: The last `if_` if its condition was known: where it stood, and whether it held.
+        self._decided: tuple[list[Stmt], int, bool] | None = None
 
     def append(self, s: Stmt) -> None:
         if self._rows_done:
@@ -181,21 +182,38 @@ class _Builder:
 
     @contextmanager
     def if_(self, cond: Expr) -> Iterator[None]:
+        before = len(self.temporaries)
         with self._inside() as body:
             yield
-        if cond == Const(True, BOOL):
-            self._bodies[-1].extend(body)
+        if isinstance(cond, Const):
+            self._decide(body, bool(cond.value), before)
+            self._decided = self._bodies[-1], len(self._bodies[-1]), bool(cond.value)
         else:
             self.append(If(cond, tuple(body)))
 
     @contextmanager
     def otherwise(self) -> Iterator[None]:
-        before = self._bodies[-1][-1] if self._bodies[-1] else None
-        if not isinstance(before, If) or before.otherwise:
+        here, decided = self._bodies[-1], self._decided
+        if decided is not None and decided[0] is here and decided[1] == len(here):
+            before = len(self.temporaries)
+            with self._inside() as body:
+                yield
+            self._decide(body, not decided[2], before)
+            self._decided = None
+            return
+        last = here[-1] if here else None
+        if not isinstance(last, If) or last.otherwise:
             raise CompilerBug(f"the kernel rule of {self.node.op.name!r} has an otherwise without an if_")
         with self._inside() as body:
             yield
-        self._bodies[-1][-1] = If(before.cond, before.then, tuple(body))
+        here[-1] = If(last.cond, last.then, tuple(body))
+
+    def _decide(self, body: list[Stmt], is_run: bool, temporaries: int) -> None:
+        """Keep `body` without its condition, which is known, or drop it and the temporaries made since."""
+        if is_run:
+            self._bodies[-1].extend(body)
+        else:
+            del self.temporaries[temporaries:]
 
     def let(self, name: str, value: Expr) -> Expr:
         if isinstance(value, (Const, Var)):

@@ -102,13 +102,24 @@ def test_while_if_otherwise_and_variables_that_are_indices() -> None:
     assert [(b.name, b.dtype, b.space) for b in buffers] == [("value", int64, "register"), ("steps", int64, "register")]
 
 
-def test_a_condition_that_is_known_leaves_no_if() -> None:
-    def known(b: KernelBuilder, out: Memory, x: Memory) -> None:
-        with b.rows() as (), b.if_(compare("lt", const_index(0), as_index(x.type.shape[0]))):
-            b.store(out, (0,), x(0))
+def test_of_a_condition_that_is_known_one_branch_is_left() -> None:
+    def choose(b: KernelBuilder, out: Memory, x: Memory) -> None:
+        (n,) = x.type.shape
+        with b.rows(), b.loop("k", n) as k:
+            with b.if_(compare("lt", const_index(2), as_index(n))):
+                b.store(b.memory("unused", x.type.dtype, 1), (0,), x(k))
+                b.store(out, (k,), x(k) + 1)
+            with b.otherwise():
+                b.store(out, (k,), x(k) - 1)
 
-    assert "if" not in show(kernel_of(apply(known, given(1))))
-    assert "if 0 < n:" in show(kernel_of(apply(known, given("n"))))
+    check(apply(choose, given("n")), [0, 1], x=np.array([1, 2]))
+    assert "if 2 < n:" in show(kernel_of(apply(choose, given("n"))))
+    for n, want in ((2, [0, 1]), (3, [2, 3, 4])):
+        node = apply(choose, given(n))
+        assert "if" not in show(kernel_of(node))
+        check(node, want, x=np.arange(1, n + 1))
+        # What is left out takes no memory.
+        assert len(gpu_kernels([as_tensor(node)])[0].params) == (3 if n > 2 else 2)
 
 
 def reverse(b: KernelBuilder, out: Memory, x: Memory) -> None:
