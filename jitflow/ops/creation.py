@@ -399,6 +399,7 @@ def arange(
     if to.is_bool:
         raise located(DTypeError("arange makes integers or floats, not bool"))
     size = max(int(-((start - stop) // step) if is_whole else math.ceil((stop - start) / step)), 0)
+    checked_shape(size)
     first = _in(to, start)
     # As in numpy, the first two elements say what the step is in integers.
     by = _in(to, step) if to.is_float else _in(to, start + step) - first
