@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from jitflow.dtypes import DType, bool_, float64, int64
+from jitflow.dtypes import DType, float64, int64
 from jitflow.errors import GraphError, ShapeError
 from jitflow.expr import as_index, maximum
 from jitflow.graph import Node, OpDef, Operand, as_node, located, make_constant
 from jitflow.ops.axes import as_int, check_device, checked_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, where_op
+from jitflow.ops.compare import equal_op, greater_equal_op, where_op
 from jitflow.ops.creation import arange_op, checked_dtype, dim_size
 from jitflow.ops.diagonal import diagonal, undiagonal_op
 from jitflow.ops.elementwise import add_op, divide_op, floor_op, multiply_op, subtract_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.padding import pad
+from jitflow.ops.triangle import triangle_op
 from jitflow.simplify import simplify_index
 from jitflow.types import MAX_ELEMENTS, Dim, SymDim, broadcast_shapes, dim_of, shape_text
 
@@ -178,10 +178,14 @@ def meshgrid(*arrays: Operand, indexing: str = "xy") -> list[Node]:
 # ---- diagonals and triangles
 
 
+def _reachable(k: int) -> int:
+    """Return diagonal `k`, or, of those further off than any matrix has one, the nearest."""
+    return max(-MAX_ELEMENTS, min(k, MAX_ELEMENTS))
+
+
 def _on_diagonal(compare: OpDef, rows: Dim, columns: Dim, k: int) -> Node:
     """Return ``compare(column, row + k)`` for each element of a matrix."""
-    k = max(-MAX_ELEMENTS, min(k, MAX_ELEMENTS))  # further off no matrix has a diagonal
-    row = add_op(reshape_to(_count(rows), (rows, 1)), make_constant(k, int64))
+    row = add_op(reshape_to(_count(rows), (rows, 1)), make_constant(_reachable(k), int64))
     return compare(reshape_to(_count(columns), (1, columns)), row)
 
 
@@ -223,19 +227,12 @@ def eye(
     return as_dtype_of(_on_diagonal(equal_op, rows, columns, as_int(k, "eye: k")), to)
 
 
-def _triangle(what: str, compare: OpDef) -> Callable[[Operand, int], Node]:
-    def keep(x: Operand, k: int) -> Node:
-        node = as_node(x)
-        if len(node.shape) < 2:
-            raise located(ShapeError(f"{what}: at least two axes are needed, got {shape_text(node.shape)}"))
-        mask = _on_diagonal(compare, node.shape[-2], node.shape[-1], as_int(k, f"{what}: k"))
-        return where_op(mask, node, make_constant(0 if node.dtype is not bool_ else False, node.dtype))
-
-    return keep
-
-
-_keep_lower = _triangle("tril", less_equal_op)
-_keep_upper = _triangle("triu", greater_equal_op)
+def _triangle(what: str, x: Operand, k: int, upper: bool) -> Node:
+    node = as_node(x)
+    if len(node.shape) < 2:
+        raise located(ShapeError(f"{what}: at least two axes are needed, got {shape_text(node.shape)}"))
+    fill = 0.0 if node.dtype.is_float else False if node.dtype.is_bool else 0
+    return triangle_op(node, k=_reachable(as_int(k, f"{what}: k")), upper=upper, fill=fill)
 
 
 def tril(x: Operand, /, *, k: int = 0) -> Node:
@@ -255,7 +252,7 @@ def tril(x: Operand, /, *, k: int = 0) -> Node:
     array([[1, 0],
            [3, 4]])
     """
-    return _keep_lower(x, k)
+    return _triangle("tril", x, k, upper=False)
 
 
 def triu(x: Operand, /, *, k: int = 0) -> Node:
@@ -275,7 +272,7 @@ def triu(x: Operand, /, *, k: int = 0) -> Node:
     array([[0, 2],
            [0, 0]])
     """
-    return _keep_upper(x, k)
+    return _triangle("triu", x, k, upper=True)
 
 
 def diag(x: Operand, k: int = 0) -> Node:
