@@ -88,19 +88,14 @@ def exp(b: Builder, x: Var) -> Expr:
 
     r is kept in two parts, of which the upper one is exact: its own rounding would cost up to 0.2 ULP.
     """
-    ln2_high, ln2_low = LN2_F64 if b.wide else LN2_F32
-    # Outside these bounds the result is 0 or infinite in any case, and n stays in the range that the scaling covers.
-    least, most, tiny = (-746.0, 710.0, -707.0) if b.wide else (-104.0, 89.0, -86.0)
-    z = b.let(b.at_least(b.at_most(x, most), least), "z")
-    shifted = b.let(b.mad(z, b.const(_LOG2_E), b.format.magic), "shifted")
-    n = b.let(shifted - b.format.magic, "n")
-    high = b.let(b.mad(n, b.const(-ln2_high), z), "high")
-    low = b.let(n * -ln2_low, "low")
-    r = b.let(high + low, "r")
-    r2 = b.let(r * r, "r2")
-    q = b.polynomial(r, r2, _EXP_F64) if b.wide else b.horner(r, _EXP_F32)
-    p = 1.0 + (high + b.mad(r2, q, low))
-    return scale_by_power(b, p, shifted, compare("lt", z, tiny))
+    e = _reduced(b, x, 1.0)
+    common = b.let(compare("lt", absolute(x), 708.0 if b.wide else 86.5), "common")
+    p = b.let(1.0 + (e.high + e.small), "p")
+    result = b.register(b.from_bits(b.bits(p) + (b.bits(e.shifted) << (b.format.digits - 1))), "result")
+    with b.unless(common):
+        gradual = scale_by_power(b, p, e.shifted, compare("lt", x, 0.0))
+        b.store(result, select(common, b.value_of(result), within_range(b, x, gradual, _EXP_RANGE[b.wide])))
+    return b.load(result, "result")
 
 
 def scale_by_power(b: Builder, p: Expr, shifted: Expr, small: Expr) -> Expr:

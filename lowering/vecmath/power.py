@@ -80,18 +80,16 @@ def power(b: Builder, x: Var, y: Var) -> Expr:
     exponent = y if b.has_fma else b.let(b.at_most(b.at_least(y, -(2.0**70)), 2.0**70), "exponent")
     t, t_lost = two_product(b, exponent, log2)
     rest: Expr = b.let(b.mad(exponent, log2_rest, t_lost), "rest")
-    # The rest of an f32 holds the terms in z, which are too large to be left out.
-    near = t if b.wide else b.let(t + rest, "near")
+    # The rest holds terms of the logarithm's series, too large to be left out.
+    near = b.let(t + rest, "near")
     shifted = b.let(near + b.format.magic, "shifted")
-    r: Expr = t - (shifted - b.format.magic)
+    part = b.let(t - (shifted - b.format.magic), "part")
+    r = b.let(part + rest, "r")
     if b.wide:
-        # The fraction of t is 0 or a multiple of t's last place, which the rest is below.
-        r, rest = fast_two_sum(b, r, rest)
-        # 2^(r + rest) = 2^r + rest * ln 2 * 2^r; by now the rest is so small that 2^r may be 1 + r ln 2.
-        more = rest * b.mad(math.log(2) ** 2, r, math.log(2))
+        # What rounding r lost counts ln(2) * 2^r times; nearly so.
+        more = ((part - r) + rest) * math.log(2)
         p = b.mad(b.polynomial(r, b.let(r * r, "r2"), EXP2_F64), r, more) + 1.0
     else:
-        r = b.let(r + rest, "r")
         p = b.mad(b.horner(r, EXP2_F32), r, 1.0)
     p = b.let(p, "p")
     common = b.let(normal & compare("gt", x, 0.0) & compare("lt", absolute(near), float(b.format.bias - 3)), "common")
@@ -147,19 +145,17 @@ def _series_f32(b: Builder, s: Var, s_rest: Var) -> tuple[Var, Expr]:
 
 
 def _series_f64(b: Builder, s: Var, s_rest: Var) -> tuple[Var, Expr]:
-    """Return log2((1+s)/(1-s)) and its rest; the terms in z are a pair as well."""
+    """Return log2((1+s)/(1-s)) and its rest; the term in z is a pair as well."""
     z, z_lost = two_product(b, s, s)
-    z_rest = b.let(b.mad(s + s, s_rest, z_lost), "z_rest")
-    c, c_lost = fast_two_sum(b, b.const(_THIRD_F64[0]), z * b.polynomial(z, b.let(z * z, "z2"), _LOG2_F64))
-    w, w_rest = _pair_product(b, (z, z_rest), (c, b.let(c_lost + _THIRD_F64[1], "c_rest")))
+    z_rest = b.mad(s + s, s_rest, z_lost)
+    third = b.const(_THIRD_F64[0])
+    w, w_lost = two_product(b, z, third)
+    terms = b.mad(b.polynomial(z, b.let(z * z, "z2"), _LOG2_F64), z, _THIRD_F64[1])
+    w_rest = b.mad(terms, z, b.mad(third, z_rest, w_lost))
     g, g_lost = fast_two_sum(b, b.const(_TWO_LOG2_E_F64[0]), w)
-    return _pair_product(b, (s, s_rest), (g, b.let((g_lost + _TWO_LOG2_E_F64[1]) + w_rest, "g_rest")))
-
-
-def _pair_product(b: Builder, x: tuple[Expr, Expr], y: tuple[Expr, Expr]) -> tuple[Var, Var]:
-    """Return the product of two numbers with rests, as one."""
-    high, low = two_product(b, x[0], y[0])
-    return high, b.let(b.mad(x[0], y[1], b.mad(x[1], y[0], low)), "rest")
+    g_rest = (g_lost + _TWO_LOG2_E_F64[1]) + w_rest
+    h, h_lost = two_product(b, s, g)
+    return h, b.mad(s, g_rest, b.mad(s_rest, g, h_lost))
 
 
 def _power_in_f64(b: Builder, a: Var, y: Var) -> Expr:
