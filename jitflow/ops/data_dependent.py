@@ -49,6 +49,13 @@ def argwhere(x: Operand, /) -> NoReturn:
     ------
     DataDependentShapeError
         Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.argwhere(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: argwhere: how many elements the result has would depend on ...
     """
     _refuse("argwhere", x, _MASK)
 
@@ -60,6 +67,13 @@ def unique_all(x: Operand, /) -> NoReturn:
     ------
     DataDependentShapeError
         Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.unique_all(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: unique_all: how many elements the result has would depend on ...
     """
     _refuse("unique_all", x, _UNIQUE)
 
@@ -71,6 +85,13 @@ def unique_counts(x: Operand, /) -> NoReturn:
     ------
     DataDependentShapeError
         Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.unique_counts(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: unique_counts: how many elements the result has would depend on ...
     """
     _refuse("unique_counts", x, _UNIQUE)
 
@@ -82,6 +103,13 @@ def unique_inverse(x: Operand, /) -> NoReturn:
     ------
     DataDependentShapeError
         Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.unique_inverse(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: unique_inverse: how many elements the result has would depend on ...
     """
     _refuse("unique_inverse", x, _UNIQUE)
 
@@ -93,5 +121,12 @@ def unique_values(x: Operand, /) -> NoReturn:
     ------
     DataDependentShapeError
         Always.
+
+    Examples
+    --------
+    >>> import jitflow as jf
+    >>> jf.unique_values(jf.constant([0, 1]))
+    Traceback (most recent call last):
+    jitflow.errors.DataDependentShapeError: unique_values: how many elements the result has would depend on ...
     """
     _refuse("unique_values", x, _UNIQUE)
