@@ -548,9 +548,7 @@ def test_f11_broadcasting_errors_name_all_shapes() -> None:
         jf.where(np.ones(2, bool), np.ones(3), 0.0)
 
 
-# ---- signatures
-
-#: From the Python array API standard 2024.12; "/" ends what is positional only, "*" begins what is keyword only.
+# ---- examples
 
 
 def test_every_public_function_has_a_documented_example() -> None:
