@@ -54,7 +54,8 @@ def test_code_is_as_exact_as_its_row_says(row: Row) -> None:
     target = None if row.code == "fma" else "x86-64-v2"
     if row.worst.where:
         again = error_at(subject, dtype, target, row.worst.where)
-        assert again == pytest.approx(row.worst.ulp, abs=ROUNDING), f"{row.label} at {row.worst.where}"
+        advice = f"has {row.label} changed? then run: python -m tests.ulp {subject.op.name} --write"
+        assert again == pytest.approx(row.worst.ulp, abs=ROUNDING), advice
     assert _on_a_sample(subject, dtype, target).ulp <= row.worst.ulp + slack(row)
 
 
