@@ -9,7 +9,7 @@ import pytest
 
 from jitflow.dtypes import ALL, DType, bool_, float32, int64
 from lowering.cpu import compile_object, parse
-from lowering.native import MAX_ARRAYS, can_emit, emit_entry
+from lowering.native import MAX_ARRAYS, can_emit, emit_entry, emit_watched
 from lowering.target import from_name, host
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.cpu import read_symbols
@@ -68,3 +68,16 @@ def test_overlaps_of_very_many_pairs_are_left_to_the_portable_entry() -> None:
     few, many = emit_entry(signature_of(5, 5)), emit_entry(signature_of(40, 40))
     assert "br i1 false" not in few
     assert "br i1 false" in many
+
+
+# F50
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v4", "aarch64"])
+def test_what_watches_a_run_defines_one_symbol_and_needs_none(target: str) -> None:
+    text = emit_watched(signature_of(3, 2), x86=target.startswith("x86"))
+    assert read_symbols(compile_object(text, from_name(target))) == ({"run.watched"}, set())
+    assert "inttoptr" not in text
+
+
+def test_only_x86_code_sets_the_floating_point_environment_of_x86() -> None:
+    assert "x86.sse.ldmxcsr" in emit_watched(signature_of(1, 1), x86=True)
+    assert "x86.sse" not in emit_watched(signature_of(1, 1), x86=False)
