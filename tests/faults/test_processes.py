@@ -11,6 +11,7 @@ import pytest
 
 import jitflow as jf
 from jitflow import config
+from lowering.program import Program
 from runtime import cpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,3 +272,19 @@ def test_f55_executable_memory_that_is_forbidden_is_a_clear_error(monkeypatch: p
     monkeypatch.undo()
     with jf.Session(y) as session:
         assert session.run(y, {x: [0]}) == [0]
+
+
+def test_f49_kernels_are_cut_so_that_compiling_grows_with_the_graph_and_no_faster() -> None:
+    """The budget is the size of a kernel: what would go over it becomes two. (A graph over its limit: F8.)"""
+    x = jf.placeholder("x", jf.float32, (64,))
+    sizes = []
+    for length in (300, 900):
+        y = x
+        for k in range(length):
+            y = jf.tanh(y) * float(k + 2)
+        program = jf.Session(y, load=False)._default.program
+        assert isinstance(program, Program)
+        sizes.append((max(len(g.members) for g in program.groups), len(program.llvm)))
+    (largest, text), (largest_of_more, longer) = sizes
+    assert largest == largest_of_more < 300
+    assert 2.5 < longer / text < 3.5
