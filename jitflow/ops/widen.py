@@ -23,12 +23,7 @@ def is_widened(node: Node) -> bool:
     op = node.op
     if op.source or op.movement or op.storage:
         return False
-    if node.dtype.is_half:
-        return True
-    for x in node.inputs:
-        if x.dtype.is_half:
-            return True
-    return False
+    return node.dtype.is_half or any(x.dtype.is_half for x in node.inputs)
 
 
 def widened_dtype(dtype: DType) -> DType:
