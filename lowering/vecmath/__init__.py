@@ -6,14 +6,14 @@ of `jitflow.expr`, for any number of lanes, so one text serves every CPU and the
 them (with ``fma=False``, for x86-64-v2, other but always the same bits).
 
 `lowering/ACCURACY.md` lists the errors in ULP, for f32 of one argument over all 2^32 numbers; ``python -m tests.ulp``
-measures them. In f32 they are at most 1 with fused multiply-add (tan, atan2, logaddexp: 2) and little more without.
-Two are exact: floormod and
-floordiv give the bits of numpy's remainder and floor_divide. philox_low and philox_high are random bits of u64 counters
-and keys (`philox`).
+measures them. In f32 they are at most 1 with fused multiply-add (tan, atan2, pow, logaddexp: 2) and little more
+without. Two are exact: floormod and floordiv give the bits of numpy's remainder and floor_divide. philox_low and
+philox_high are random bits of u64 counters and keys (`philox`).
 
 Special values are those of the C standard (NaN stays NaN, odd functions keep -0.0, pow(1, NaN) = pow(NaN, 0) = 1);
 results underflow gradually; sin, cos and tan are right for every finite argument. What is rare (their huge arguments,
-long quotients) stands in an ``If`` or ``While`` on ``any(mask)``, its values in a buffer of space ``register``.
+subnormal and special ones of logarithms and powers, long quotients) stands in an ``If`` or ``While`` on ``any(mask)``
+or ``all(mask)``, its values in a buffer of space ``register``.
 
 The order of operations is what makes the errors small, so nothing here survives fast-math.
 """
