@@ -72,11 +72,17 @@ def _choose(cond: Expr, a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tuple[Expr,
     return tuple(select(cond, x, y) for x, y in zip(a, b, strict=True))
 
 
-def _insert(b: KernelBuilder, line: _Line, low: Expr, here: Expr, new: tuple[Expr, ...], descending: bool) -> None:
-    """Put `new` in its place among the sorted elements from `low` to before `here`, whose own element is lost."""
+def _insert(
+    b: KernelBuilder, line: _Line, bounds: tuple[Expr, Expr], most: int, new: tuple[Expr, ...], descending: bool
+) -> None:
+    """Put `new` in its place among the sorted elements from `bounds` to before another, which is lost.
+
+    They are at most `most`, which tells the compiler that this takes no time to speak of.
+    """
+    low, here = bounds
     at = b.variable("at", index, here)
     with b.if_(_precedes(new[0], b.let("lowest", line.values(low)), descending)):
-        with b.loop("t", here - low) as t:
+        with b.loop("t", minimum(here - low, most)) as t:
             line.write(here - t, line.read("old", here - t - 1))
         at.set(low)
     with b.otherwise(), b.while_(_precedes(new[0], line.values(at.get() - 1), descending)):
@@ -87,11 +93,11 @@ def _insert(b: KernelBuilder, line: _Line, low: Expr, here: Expr, new: tuple[Exp
     line.write(b.let("hole", at.get()), new)
 
 
-def _insertion_sort(b: KernelBuilder, line: _Line, low: Expr, high: Expr, descending: bool) -> None:
-    """Sort elements `low` .. `high` - 1 of `line`."""
-    with b.loop("q", high - low - 1) as q:
+def _insertion_sort(b: KernelBuilder, line: _Line, low: Expr, high: Expr, most: int, descending: bool) -> None:
+    """Sort elements `low` .. `high` - 1 of `line`, which are at most `most`."""
+    with b.loop("q", minimum(high - low - 1, most)) as q:
         here = b.let("here", low + q + 1)
-        _insert(b, line, low, here, line.read("new", here), descending)
+        _insert(b, line, (low, here), most, line.read("new", here), descending)
 
 
 def _merge(
@@ -221,7 +227,7 @@ def _merge_sort(b: KernelBuilder, line: _Line, n: Expr, descending: bool) -> Exp
     count = b.let("count", runs.get())
     begins = _parts(b, n, count)
     with b.loop("r", count) as r:
-        _insertion_sort(b, line, b.let("low", begins(r)), b.let("high", begins(r + 1)), descending)
+        _insertion_sort(b, line, b.let("low", begins(r)), b.let("high", begins(r + 1)), RUN, descending)
     with b.while_(compare("gt", runs.get(), const_index(1))):
         of = b.let("of", runs.get())
         here = b.let("here", source.get())
@@ -422,11 +428,11 @@ def _kernel_top_k(b: KernelBuilder, out: Memory, x: Memory, *, k: int, largest: 
         best = _Line(b, k, x.type.dtype, with_places=True)
         with b.loop("q", k) as q:
             best.write(q, (x(*i, q), cast(q, int64)))
-        _insertion_sort(b, best, zero, const_index(k), largest)
+        _insertion_sort(b, best, zero, const_index(k), k, largest)
         with b.loop("q", as_index(n) - k) as q:
             new = b.let("new", x(*i, q + k))
             with b.if_(_precedes(new, best.values(last), largest)):
-                _insert(b, best, zero, last, (new, b.let("place", cast(q + k, int64))), largest)
+                _insert(b, best, (zero, last), k, (new, b.let("place", cast(q + k, int64))), largest)
         assert best.places is not None
         with b.independent(k) as (q,):
             b.store(out, (*i, q), best.places(q))
