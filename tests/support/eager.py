@@ -101,7 +101,8 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if _interpret:
             return _wrapped(jf.interpret(built, {placeholders[k]: arrays[k]._value for k in used}))
         session = jf.Session(outputs)
-        found = session.function([placeholders[k] for k in used], built), used, built
+        # The function is kept too: its id, which is part of the key, must not be that of another one.
+        found = session.function([placeholders[k] for k in used], built), used, function
         if len(_sessions) >= MAX_SESSIONS:
             del _sessions[next(iter(_sessions))]
         _sessions[key] = found
@@ -176,7 +177,7 @@ class Array:
     def T(self) -> Array:
         if self.ndim != 2:
             raise ValueError(f"x.T needs two axes, got {self.ndim}")
-        return call(lambda x: x.T, self)
+        return call(_transposed, self)
 
     @property
     def mT(self) -> Array:
