@@ -6,11 +6,30 @@ so bfloat16 can be asked about without the package ml_dtypes.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, promote, promote_weak
-from jitflow.errors import DTypeError
+from jitflow.errors import DTypeError, JitflowError
+from jitflow.graph import located
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_site(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` with errors that end with the caller's line."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except JitflowError as error:
+            raise located(error) from None
+
+    return called
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,7 @@ def _dtype_of(x: Any) -> DType:
     return as_dtype(x if isinstance(x, (DType, type)) else getattr(x, "dtype", x))
 
 
+@_with_site
 def finfo(type: Any, /) -> FloatInfo:
     """Return the limits of a floating dtype.
 
@@ -94,6 +114,7 @@ def finfo(type: Any, /) -> FloatInfo:
     return FloatInfo(dtype.bits, 2.0 ** (1 - digits), largest, -largest, 2.0**low, 2.0 ** (low - digits + 1), dtype)
 
 
+@_with_site
 def iinfo(type: Any, /) -> IntegerInfo:
     """Return the limits of an integer dtype.
 
@@ -124,6 +145,7 @@ def iinfo(type: Any, /) -> IntegerInfo:
     return IntegerInfo(dtype.bits, dtype.max, dtype.min, dtype)
 
 
+@_with_site
 def isdtype(dtype: Any, kind: Any) -> bool:
     """Tell whether `dtype` is of a kind.
 
@@ -156,6 +178,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     return of is as_dtype(kind)
 
 
+@_with_site
 def can_cast(from_: Any, to: Any, /) -> bool:
     """Tell whether promotion would turn a dtype into another, so that `to` holds what `from_` does.
 
@@ -181,6 +204,7 @@ def can_cast(from_: Any, to: Any, /) -> bool:
     return promote(_dtype_of(from_), target) is target
 
 
+@_with_site
 def result_type(*arrays_and_dtypes: Any) -> DType:
     """Return the dtype to which tensors, arrays, dtypes and Python scalars promote together.
 

@@ -222,7 +222,10 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
         tuple(map(id, inputs)),
         tuple((k, v.__class__, v.hex() if v.__class__ is float else v) for k, v in items),
     )
-    found = _NODES.get(key)
+    try:
+        found = _NODES.get(key)
+    except TypeError:
+        raise located(DTypeError(f"{op.name}: {_unhashable(items)}")) from None
     if found is not None and all(a is b for a, b in zip(found.inputs, inputs, strict=True)):
         return found
     outer = begin_guards()
@@ -245,6 +248,16 @@ def make_node(op: OpDef, inputs: Sequence[Node], attrs: dict[str, Any] | None = 
     node.tensor = None
     with _LOCK:
         return _NODES.setdefault(key, node)
+
+
+def _unhashable(items: Attrs) -> str:
+    """Say which attribute can be none: they are numbers, text and tuples of them."""
+    for name, value in items:
+        try:
+            hash(value)
+        except TypeError:
+            return f"{name} cannot be {value!r}"
+    return "an attribute cannot be hashed"
 
 
 def check_name(name: Any) -> None:

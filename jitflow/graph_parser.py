@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jitflow.dtypes import DType, as_dtype
-from jitflow.errors import FormatError, GraphError, JitflowError, LimitError
+from jitflow.errors import DTypeError, FormatError, GraphError, JitflowError, LimitError
 from jitflow.expr import Expr
-from jitflow.graph import MAX_NODES, ArrayData, Node, OpDef, make_node, make_placeholder, make_variable, sited
+from jitflow.graph import MAX_NODES, ArrayData, Node, OpDef, located, make_node, make_placeholder, make_variable, sited
 from jitflow.graph_attrs import attributes_of, is_of_kind, kind_text
 from jitflow.graph_line import MAX_LINE, Line, LineParser, Place, Returned, Source, did_you_mean, line_and_column
 from jitflow.graph_printer import VERSION, Graph
@@ -63,6 +63,10 @@ def parse_graph(
     >>> jf.parse_graph(text).fetches["y"]
     Tensor(exp, float32, (n,))
     """
+    if not isinstance(text, str):
+        raise located(DTypeError(f"parse_graph takes text, got {type(text).__name__}"))
+    if not isinstance(arrays or {}, Mapping):
+        raise located(DTypeError(f"parse_graph: arrays must be a dict from digests, got {type(arrays).__name__}"))
     return parse_text(text, Source(arrays or {}, stand_ins, line_and_column))
 
 

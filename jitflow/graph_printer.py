@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import DType, as_dtype, by_short
-from jitflow.errors import CompilerBug, GraphError
+from jitflow.errors import CompilerBug, DTypeError, GraphError
 from jitflow.expr import INDEX, Expr, Var
-from jitflow.graph import MAX_KEPT_BYTES, ArrayData, Node, OpDef, name_nodes, toposort
+from jitflow.graph import MAX_KEPT_BYTES, ArrayData, Node, OpDef, located, name_nodes, toposort
 from jitflow.simplify import free_vars, rebuild
 from jitflow.structure import MAX_DEPTH
 from jitflow.tensor import Tensor
@@ -237,7 +237,7 @@ def _named_fetches(fetches: Any) -> list[tuple[str | None, Node]]:
 def _fetched(x: Any) -> Node:
     node = getattr(x, "node", x)
     if not isinstance(node, Node):
-        raise TypeError(f"a graph is shown from Tensors, got {type(x).__name__}")
+        raise located(DTypeError(f"a graph is shown from Tensors, got {type(x).__name__}"))
     return node
 
 

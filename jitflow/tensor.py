@@ -20,7 +20,7 @@ import numpy as np
 
 from jitflow import numpy_protocol
 from jitflow.dtypes import DType, as_dtype, numpy_dtype
-from jitflow.errors import DeviceError, DTypeError, GraphError, JitflowError, ShapeError
+from jitflow.errors import DeviceError, DTypeError, GraphError, JitflowError, LimitError, ShapeError
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, check_name, located, make_constant, make_placeholder, make_variable
 from jitflow.ops import (
@@ -77,7 +77,10 @@ def lift(function: Callable[P, Node]) -> Callable[P, Tensor]:
 
     @functools.wraps(function)
     def lifted(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return as_tensor(function(*args, **kwargs))
+        try:
+            return as_tensor(function(*args, **kwargs))
+        except RecursionError:
+            raise _too_deep(function) from None
 
     _describe(lifted, function, "Tensor")
     return lifted
@@ -92,12 +95,20 @@ def lift_many(function: Callable[P, Any]) -> Callable[P, Any]:
 
     @functools.wraps(function)
     def lifted(*args: P.args, **kwargs: P.kwargs) -> Any:
-        nodes = function(*args, **kwargs)
+        try:
+            nodes = function(*args, **kwargs)
+        except RecursionError:
+            raise _too_deep(function) from None
         return type(nodes)(as_tensor(x) for x in nodes)
 
     given = str(inspect.signature(function).return_annotation)
     _describe(lifted, function, given.replace("Node", "Tensor"))
     return lifted
+
+
+def _too_deep(function: Callable[..., Any]) -> JitflowError:
+    """Return the error for a list that holds itself, or nearly: graphs themselves may be as deep as they like."""
+    return located(LimitError(f"{function.__name__}: an argument is nested too deeply"))
 
 
 def _describe(lifted: Callable[..., Any], function: Callable[..., Any], result: str) -> None:

@@ -6,6 +6,7 @@ be equal and that cannot be decided, it records a :class:`Guard`, checked at run
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,18 +102,23 @@ def as_dim(d: Any) -> Dim:
     if isinstance(d, Expr) and d.type is INDEX:
         return as_dim(d.value) if isinstance(d, Const) else fold_dim(simplify_index(d))
     if hasattr(d, "__index__"):
-        return as_dim(d.__index__())
+        try:
+            return as_dim(operator.index(d))
+        except TypeError:  # an array of more than one number, or of floats
+            pass
     raise ShapeError(f"{d!r} is no dim; use an int, a name, None or an expression of dims")
 
 
 def as_shape(shape: Any) -> Shape:
     """Return `shape` (one dim or a sequence of them) as a checked Shape."""
-    if isinstance(shape, (int, str, Expr, SymDim)) or shape is None or hasattr(shape, "__index__"):
+    if isinstance(shape, (int, str, Expr, SymDim)) or shape is None:
         shape = (shape,)
     try:
         items = tuple(shape)
     except TypeError:
-        raise ShapeError(f"{shape!r} is no shape; use a tuple of dims") from None
+        if not hasattr(shape, "__index__"):
+            raise ShapeError(f"{shape!r} is no shape; use a tuple of dims") from None
+        items = (shape,)
     return check_shape(tuple(as_dim(d) for d in items))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jitflow.dtypes import bool_, float32
 from jitflow.errors import DTypeError, GraphError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op
+from jitflow.ops.axes import as_number
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.compare import (
     greater_equal_op,
@@ -260,7 +261,7 @@ def leaky_relu(x: Operand, /, slope: float = 0.01) -> Node:
     >>> jf.interpret(jf.nn.leaky_relu(jf.constant([-1.0, 2.0]), 0.5), {})
     array([-0.5,  2. ])
     """
-    return leaky_relu_op(as_float(x), slope=float(slope))
+    return leaky_relu_op(as_float(x), slope=as_number(slope, "leaky_relu: slope"))
 
 
 def _between(x: Node, low: float, high: float) -> Node:
@@ -383,7 +384,7 @@ def elu(x: Operand, /, alpha: float = 1.0) -> Node:
     >>> jf.interpret(jf.nn.elu(jf.constant([-float("inf"), 2.0])), {})
     array([-1.,  2.])
     """
-    return elu_op(as_float(x), alpha=float(alpha))
+    return elu_op(as_float(x), alpha=as_number(alpha, "elu: alpha"))
 
 
 #: Chosen so that layers keep mean 0 and variance 1 (arXiv 1706.02515).

@@ -11,6 +11,7 @@ import numpy as np
 from jitflow.dtypes import as_dtype, bool_, float32, float64, float_of
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, make_constant
+from jitflow.ops.axes import as_flag, as_number
 from jitflow.ops.broadcast import reduce_sum_op, spread, unbroadcast
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
 from jitflow.ops.compare import equal_op, where_op
@@ -230,4 +231,5 @@ def attention(
     if mask is not None:
         node = as_node(mask)
         inputs.append(as_dtype_of(node, dtype) if node.dtype.is_float else node)
-    return attention_op(*inputs, causal=bool(causal), scale=None if scale is None else float(scale))
+    factor = None if scale is None else as_number(scale, "attention: scale")
+    return attention_op(*inputs, causal=as_flag(causal, "attention: causal"), scale=factor)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.errors import DeviceError, DTypeError, ShapeError, StaticIndexError
+from jitflow.errors import DeviceError, DTypeError, OutOfBoundsError, ShapeError, StaticIndexError
 from jitflow.expr import Expr, Var, as_index
 from jitflow.graph import located
 from jitflow.simplify import evaluate_index
@@ -50,13 +50,30 @@ def as_int(x: Any, what: str) -> int:
     raise located(DTypeError(f"{what} must be an int, got {x!r}"))
 
 
+def as_number(x: Any, what: str) -> float:
+    """Return `x`, a number of Python's or numpy's, as a float; DTypeError says `what` needs one."""
+    if not isinstance(x, (int, float, np.integer, np.floating)):
+        raise located(DTypeError(f"{what} must be a number, got {x!r}"))
+    try:
+        return float(x)
+    except OverflowError:
+        raise located(OutOfBoundsError(f"{what} is out of bounds for a float")) from None
+
+
+def as_flag(x: Any, what: str) -> bool:
+    """Return `x`, which must be True or False (or 1 or 0), as a bool; DTypeError says `what` needs it."""
+    if isinstance(x, (bool, np.bool_)) or (isinstance(x, (int, np.integer)) and x in (0, 1)):
+        return bool(x)
+    raise located(DTypeError(f"{what} must be True or False, got {x!r}"))
+
+
 #: Where tensors are, in the standard's words: the session that runs a graph chooses the device, no tensor does.
 DEVICE = "session"
 
 
 def check_device(device: Any, what: str) -> None:
     """Raise DeviceError unless `device` is None or the one device there is, `DEVICE`."""
-    if device is not None and device != DEVICE:
+    if device is not None and not (isinstance(device, str) and device == DEVICE):
         advice = "the device is chosen for a whole graph, as in jf.Session(fetches, device='cpu')"
         raise located(DeviceError(f"{what}: a tensor cannot be on device {device!r}; {advice}"))
 

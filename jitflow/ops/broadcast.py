@@ -11,7 +11,7 @@ from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, int32, 
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op
-from jitflow.ops.axes import checked_shape, known_shape, normalize_axes
+from jitflow.ops.axes import as_flag, checked_shape, known_shape, normalize_axes
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.fold import ordered_fold, reduce_lanes
 from jitflow.ops.movement import reshape_op
@@ -207,13 +207,13 @@ def merge_axes(x: Node, axes: tuple[int, ...]) -> tuple[Node, tuple[int, ...]]:
 
 def reduce_over(op: OpDef, x: Node, axis: int | Sequence[int] | None, keepdims: bool, what: str, **attrs: Any) -> Node:
     """Return `x` reduced by `op` over `axis` as users give it; no axis at all reduces single elements."""
-    rank = len(x.shape)
+    rank, kept = len(x.shape), as_flag(keepdims, f"{what}: keepdims")
     axes = tuple(sorted(normalize_axes(axis, rank, what)))
     if not axes and rank:
         return reshape_op(op(reshape_op(x, shape=(*x.shape, 1)), axes=(rank,), **attrs), shape=x.shape)
     merged, inner = merge_axes(x, axes)
     out = op(merged, axes=inner, **attrs)
-    return reshape_op(out, shape=kept_shape(x.shape, axes)) if keepdims and rank else out
+    return reshape_op(out, shape=kept_shape(x.shape, axes)) if kept and rank else out
 
 
 def unbroadcast(ct: Node, shape: Shape) -> Node:

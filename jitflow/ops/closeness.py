@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jitflow.dtypes import bool_, float64, int64
 from jitflow.graph import Node, Operand, as_node, make_constant
+from jitflow.ops.axes import as_flag, as_number
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.compare import (
     equal,
@@ -48,10 +49,13 @@ def isclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1e
     x, y = promoted(x1, x2)
     if not x.dtype.is_float:
         x, y = as_dtype_of(x, float64), as_dtype_of(y, float64)
-    margin = add_op(make_constant(atol, y.dtype), multiply_op(make_constant(rtol, y.dtype), abs_op(y)))
+    least, share = as_number(atol, "isclose: atol"), as_number(rtol, "isclose: rtol")
+    margin = add_op(make_constant(least, y.dtype), multiply_op(make_constant(share, y.dtype), abs_op(y)))
     near = logical_and_op(less_equal_op(abs_op(subtract_op(x, y)), margin), isfinite(y))
     close = logical_or_op(near, equal(x, y))
-    return logical_or_op(close, logical_and_op(isnan(x), isnan(y))) if equal_nan else close
+    return (
+        logical_or_op(close, logical_and_op(isnan(x), isnan(y))) if as_flag(equal_nan, "isclose: equal_nan") else close
+    )
 
 
 def allclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Node:
@@ -95,7 +99,7 @@ def array_equal(x1: Operand, x2: Operand, /, *, equal_nan: bool = False) -> Node
     if len(x.shape) != len(y.shape) or (known and not same_shape(x.shape, y.shape)):
         return make_constant(False, bool_)
     same = equal(x, y)
-    if equal_nan and x.dtype.is_float and y.dtype.is_float:
+    if as_flag(equal_nan, "array_equal: equal_nan") and x.dtype.is_float and y.dtype.is_float:
         same = logical_or_op(same, logical_and_op(isnan(x), isnan(y)))
     return all(same)
 
@@ -122,7 +126,7 @@ def isin(x: Operand, test_elements: Operand, /, *, invert: bool = False) -> Node
     """
     node = as_node(x)
     found = any(equal(reshape_to(node, (*node.shape, 1)), ravel(test_elements)), axis=-1)
-    return logical_not_op(found) if invert else found
+    return logical_not_op(found) if as_flag(invert, "isin: invert") else found
 
 
 def count_nonzero(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:

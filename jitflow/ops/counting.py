@@ -10,7 +10,7 @@ from jitflow.dtypes import float64, float_of, int64, uint64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant
 from jitflow.ops import reduce
-from jitflow.ops.axes import as_int
+from jitflow.ops.axes import as_flag, as_int
 from jitflow.ops.broadcast import broadcast_to, reduce_sum_op
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.compare import equal, where
@@ -153,7 +153,7 @@ def histogram(
     place = where(equal(values, last), make_constant(n - 1, int64), place)
     flat = reshape_to(broadcast_to(counted, node.shape), values.shape)
     counts = slice_axes(segment_sum_op(flat, place, axis=0, size=n + 1), {0: (1, n - 1, 1)})
-    if not density:
+    if not as_flag(density, "histogram: density"):
         return counts, edges
     widths = subtract(slice_axes(edges, {0: (1, n - 1, 1)}), slice_axes(edges, {0: (0, n - 1, 1)}))
     shares = as_dtype_of(counts, float_of(counts.dtype))
@@ -188,7 +188,10 @@ def _even_edges(x: Node, count: int, range: tuple[Any, Any] | None) -> Node:
     """Return the edges of `count` bins of one width, computed as ``np.linspace`` does."""
     dtype = float_of(x.dtype)
     if range is not None:
-        low, high = range
+        try:
+            low, high = range
+        except (TypeError, ValueError):
+            raise located(GraphError(f"histogram: range must be two numbers, got {range!r}")) from None
         known = [as_node(end) for end in (low, high)]
         if all(end.op is constant_op and not end.shape for end in known):
             ends = [float(end.attr("value").array) for end in known]

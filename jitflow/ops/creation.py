@@ -160,7 +160,8 @@ def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     >>> jf.interpret(jf.zeros((2,)), {})
     array([0., 0.])
     """
-    return full(shape, 0, dtype=float64 if dtype is None else dtype, device=device)
+    check_device(device, "zeros")
+    return full(shape, 0, dtype=float64 if dtype is None else dtype)
 
 
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
@@ -181,7 +182,8 @@ def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     >>> jf.interpret(jf.ones((2,), dtype=jf.int32), {})
     array([1, 1], dtype=int32)
     """
-    return full(shape, 1, dtype=float64 if dtype is None else dtype, device=device)
+    check_device(device, "ones")
+    return full(shape, 1, dtype=float64 if dtype is None else dtype)
 
 
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
@@ -202,7 +204,8 @@ def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     >>> jf.empty((2, 3), dtype=jf.int8)
     Tensor(full, int8, (2, 3))
     """
-    return zeros(shape, dtype=dtype, device=device)
+    check_device(device, "empty")
+    return zeros(shape, dtype=dtype)
 
 
 def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None, device: Any = None) -> Node:
@@ -415,7 +418,7 @@ def _in(dtype: DType, value: Number) -> Number:
 
 def _symbolic_arange(start: Any, stop: Any, step: Number, dtype: Any) -> Node:
     """Return the arange of a length that depends on dims: step 1 or another whole number, `start` a number."""
-    if isinstance(start, (SymDim, Expr, float)) or not isinstance(step, int):
+    if not (isinstance(start, int) and isinstance(step, int)):
         raise located(ShapeError("arange: with a symbolic stop, start and step must be Python ints"))
     try:
         end = as_index(as_dim(stop))

@@ -8,7 +8,7 @@ from jitflow.dtypes import DType, float64, int64
 from jitflow.errors import GraphError, ShapeError
 from jitflow.expr import as_index, maximum
 from jitflow.graph import Node, OpDef, Operand, as_node, located, make_constant
-from jitflow.ops.axes import as_int, check_device, checked_shape
+from jitflow.ops.axes import as_flag, as_int, check_device, checked_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal_op, greater_equal_op, where_op
@@ -74,7 +74,8 @@ def linspace(
     to = float64 if dtype is None else checked_dtype(dtype)
     (size,) = checked_shape(num if isinstance(num, SymDim) else as_int(num, "linspace: num"))
     first, last = (as_dtype_of(_scalar(x, "linspace"), float64) for x in (start, stop))
-    gaps = size if not endpoint else dim_of(simplify_index(maximum(as_index(size) - 1, 1)))
+    reached = as_flag(endpoint, "linspace: endpoint")
+    gaps = size if not reached else dim_of(simplify_index(maximum(as_index(size) - 1, 1)))
     if gaps == 0:
         gaps = 1
     count = dim_size(gaps, float64)
@@ -88,7 +89,7 @@ def linspace(
         multiply_op(steps, step),
     )
     values = add_op(along, first)
-    if endpoint:
+    if reached:
         # Rounding must not keep it from the end; of a single number that is the start.
         is_last = greater_equal_op(steps, count)
         values = where_op(is_last, last, values)

@@ -12,7 +12,7 @@ import numpy as np
 from jitflow.dtypes import as_dtype, float32, float64, float_of
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
-from jitflow.ops.axes import as_int, normalize_axes, normalize_axis
+from jitflow.ops.axes import as_flag, as_int, as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
 from jitflow.ops.compare import equal_op, not_equal_op, where_op
@@ -381,7 +381,7 @@ def vector_norm(
         raise located(GraphError(f"vector_norm: ord must be a number, got {ord!r}"))
     if math.isinf(ord):
         return (max if ord > 0 else min)(abs_op(node), axis=axis, keepdims=keepdims)
-    return reduce_over(vector_norm_op, node, axis, keepdims, "vector_norm", order=float(ord))
+    return reduce_over(vector_norm_op, node, axis, keepdims, "vector_norm", order=as_number(ord, "vector_norm: ord"))
 
 
 def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float = "fro") -> Node:
@@ -421,4 +421,4 @@ def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float
     along, across = (-2, -1) if ord in (1, -1) else (-1, -2)
     sums = sum(abs_op(node), axis=along, keepdims=True)
     best = (max if ord > 0 else min)(sums, axis=across, keepdims=True)
-    return best if keepdims else reshape_to(best, node.shape[:-2])
+    return best if as_flag(keepdims, "matrix_norm: keepdims") else reshape_to(best, node.shape[:-2])

@@ -6,6 +6,7 @@ import math
 
 from jitflow.dtypes import DType
 from jitflow.graph import Node, OpDef, Operand, as_node, make_constant
+from jitflow.ops.axes import as_number
 from jitflow.ops.cast import promoted
 from jitflow.ops.compare import equal_op, isnan, maximum_op, minimum_op, not_equal_op, where_op
 
@@ -74,9 +75,10 @@ def nan_to_num(x: Operand, /, *, nan: float = 0.0, posinf: float | None = None, 
     if not node.dtype.is_float:
         return node
     largest = _largest(node.dtype)
-    out = where_op(isnan(node), make_constant(float(nan), node.dtype), node)
-    for infinity, given in ((float("inf"), posinf), (float("-inf"), neginf)):
-        value = math.copysign(largest, infinity) if given is None else float(given)
+    out = where_op(isnan(node), make_constant(as_number(nan, "nan_to_num: nan"), node.dtype), node)
+    for infinity, given, what in ((math.inf, posinf, "posinf"), (-math.inf, neginf, "neginf")):
+        greatest = math.copysign(largest, infinity)
+        value = greatest if given is None else as_number(given, f"nan_to_num: {what}")
         is_it = equal_op(node, make_constant(infinity, node.dtype))
         out = where_op(is_it, make_constant(value, node.dtype), out)
     return out

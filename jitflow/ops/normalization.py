@@ -11,7 +11,7 @@ from jitflow.dtypes import float32, float64, float_of
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import as_index
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
-from jitflow.ops.axes import normalize_axes
+from jitflow.ops.axes import as_number, normalize_axes
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.composite import as_float, in_double, infer_float
 from jitflow.ops.convolution import per_axis
@@ -188,7 +188,7 @@ def layer_norm(
     """
     node, *affine = _floats_with_scale(x, scale, bias)
     axes = tuple(sorted(normalize_axes(axis, len(node.shape), "layer_norm")))
-    return layer_norm_op(node, *affine, axes=axes, eps=float(eps))
+    return layer_norm_op(node, *affine, axes=axes, eps=as_number(eps, "layer_norm: eps"))
 
 
 # ---- rms_norm
@@ -274,7 +274,7 @@ def rms_norm(
     """
     node, *affine = _floats(x, scale)
     axes = tuple(sorted(normalize_axes(axis, len(node.shape), "rms_norm")))
-    return rms_norm_op(node, *affine, axes=axes, eps=float(eps))
+    return rms_norm_op(node, *affine, axes=axes, eps=as_number(eps, "rms_norm: eps"))
 
 
 # ---- group_norm, instance_norm
@@ -408,7 +408,7 @@ def group_norm(
     """
     (count,) = per_axis(groups, 1, "group_norm: groups", 1)
     node, *affine = _floats_with_scale(x, scale, bias)
-    return group_norm_op(node, *affine, groups=count, eps=float(eps))
+    return group_norm_op(node, *affine, groups=count, eps=as_number(eps, "group_norm: eps"))
 
 
 def instance_norm(
@@ -440,7 +440,7 @@ def instance_norm(
             [-1.,  1.]]])
     """
     node, *affine = _floats_with_scale(x, scale, bias)
-    return group_norm_op(node, *affine, groups=0, eps=float(eps))
+    return group_norm_op(node, *affine, groups=0, eps=as_number(eps, "group_norm: eps"))
 
 
 # ---- batch_norm
@@ -539,7 +539,7 @@ def batch_norm(
            [ 1.,  1.]])
     """
     nodes = _floats_with_scale(x, mean, var, scale, bias)
-    return batch_norm_op(*nodes, eps=float(eps))
+    return batch_norm_op(*nodes, eps=as_number(eps, "batch_norm: eps"))
 
 
 def batch_statistics(x: Operand, /) -> tuple[Node, Node]:

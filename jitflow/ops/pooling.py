@@ -10,6 +10,7 @@ import numpy as np
 from jitflow.dtypes import DType, as_dtype, float32, float64, float_of, int32
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
+from jitflow.ops.axes import as_flag
 from jitflow.ops.broadcast import reduce_over, reduce_sum_op
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.convolution import Pairs, padded, padding_of, per_axis
@@ -265,4 +266,10 @@ def avg_pool(
     node = as_node(x)
     node = as_dtype_of(node, float_of(node.dtype))
     window, strides, pairs = _arguments(node, window, stride, padding, "avg_pool")
-    return avg_pool_op(node, window=window, strides=strides, padding=pairs, count_include_pad=bool(count_include_pad))
+    return avg_pool_op(
+        node,
+        window=window,
+        strides=strides,
+        padding=pairs,
+        count_include_pad=as_flag(count_include_pad, "avg_pool: count_include_pad"),
+    )

@@ -14,7 +14,7 @@ from jitflow.dtypes import DType, float64, float_of, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import as_index
 from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant
-from jitflow.ops.axes import normalize_axes
+from jitflow.ops.axes import as_flag, normalize_axes
 from jitflow.ops.broadcast import kept_shape
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import clip, equal, greater_equal, logical_or, minimum, where
@@ -61,7 +61,7 @@ def _sorted_over(x: Operand, axis: Axis | Sequence[int], keepdims: bool, what: s
     if count == 0:
         raise located(ShapeError(f"{what} of no elements: shape {shape_text(shape)} over axes {axes}"))
     lines = reshape_to(permute_dims(node, (*rest, *axes)), (*(shape[k] for k in rest), count))
-    kept = kept_shape(shape, axes) if keepdims else tuple(shape[k] for k in rest)
+    kept = kept_shape(shape, axes) if as_flag(keepdims, f"{what}: keepdims") else tuple(shape[k] for k in rest)
     return _Sorted(sort_op(as_dtype_of(lines, widened_dtype(dtype)), descending=False), dtype, kept)
 
 

@@ -32,7 +32,7 @@ from jitflow.graph import (
     make_constant,
     scalar_array,
 )
-from jitflow.ops.axes import Dims, checked_shape, known_shape, normalize_axis, row_major
+from jitflow.ops.axes import Dims, as_flag, as_number, checked_shape, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import aligned, broadcast_to
 from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.compare import (
@@ -439,7 +439,7 @@ def uniform(key: Operand, shape: Any = (), *, low: float = 0.0, high: float = 1.
     fraction = _fraction(_checked_key(key, "uniform"), checked_shape(shape), to)
     if low == 0 and high == 1:
         return fraction
-    ends = [scalar_array(float(v), to) for v in (low, high)]
+    ends = [scalar_array(as_number(v, "uniform: low and high"), to) for v in (low, high)]
     if not (np.isfinite(ends).all() and ends[0] < ends[1]):
         raise located(OutOfBoundsError(f"uniform: low must be less than high in {to}, got {low} and {high}"))
     first, last = (make_constant(e) for e in ends)
@@ -753,7 +753,7 @@ def choice(key: Operand, a: Any, shape: Any = (), /, *, replace: bool = True, p:
     if not isinstance(count, int) or count < 1:
         got = a if values is None else shape_text(values.shape)
         raise located(ShapeError(f"choice: a positive int or a vector of known size is needed, got {got}"))
-    if not replace:
+    if not as_flag(replace, "choice: replace"):
         if p is not None:
             raise located(GraphError("choice: probabilities p are for drawing with replacement"))
         wanted = element_count(sizes)

@@ -16,7 +16,7 @@ from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import as_index
 from jitflow.expr import maximum as larger
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
-from jitflow.ops.axes import normalize_axes, normalize_axis
+from jitflow.ops.axes import as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import (
     check_axes,
     kept_shape,
@@ -592,7 +592,12 @@ def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keep
     """
     node = as_node(x)
     return reduce_over(
-        var_op, as_dtype_of(node, float_of(node.dtype)), axis, keepdims, "var", correction=float(correction)
+        var_op,
+        as_dtype_of(node, float_of(node.dtype)),
+        axis,
+        keepdims,
+        "var",
+        correction=as_number(correction, "var: correction"),
     )
 
 

@@ -16,7 +16,7 @@ from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Binary, Expr, as_index, compare, const_index
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.kernel import KernelBuilder, Memory
-from jitflow.ops.axes import normalize_axis
+from jitflow.ops.axes import as_flag, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, sum_dtype
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, logical_not, not_equal_op, where_op
@@ -316,7 +316,7 @@ def _accumulated(x: Node, dtype: Any, what: str) -> Node:
 
 def _scanned(x: Node, op: str, axis: int, include_initial: bool) -> Node:
     out = scan_op(x, op=op, axis=axis)
-    return _padded(out, axis, 1, 0, identity_of(op, x.dtype)) if include_initial else out
+    return _padded(out, axis, 1, 0, identity_of(op, x.dtype)) if as_flag(include_initial, "include_initial") else out
 
 
 def cumulative_sum(x: Operand, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Node:

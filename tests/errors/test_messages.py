@@ -232,6 +232,56 @@ NAMES: list[Case] = [
 ]
 
 
+ARGUMENTS: list[Case] = [
+    (lambda: jf.nn.elu(x(), "a"), jf.DTypeError, TypeError, "elu: alpha must be a number, got 'a'"),
+    (lambda: jf.layer_norm(x(), eps=[1]), jf.DTypeError, TypeError, "layer_norm: eps must be a number, got [1]"),
+    (lambda: jf.var(x(), correction=b"1"), jf.DTypeError, TypeError, "var: correction must be a number, got b'1'"),
+    (lambda: jf.isclose(x(), x(), atol="1"), jf.DTypeError, TypeError, "isclose: atol must be a number, got '1'"),
+    (lambda: jf.sum(x(), keepdims="yes"), jf.DTypeError, TypeError, "sum: keepdims must be True or False, got 'yes'"),
+    (
+        lambda: jf.nn.attention(x(), x(), x(), causal=2),
+        jf.DTypeError,
+        TypeError,
+        "attention: causal must be True or False, got 2",
+    ),
+    (lambda: jf.gelu(x(), approximate=["tanh"]), jf.DTypeError, TypeError, "gelu: approximate cannot be ['tanh']"),
+    (
+        lambda: jf.gelu(x(), approximate="tan"),
+        jf.GraphError,
+        ValueError,
+        "gelu: approximate must be 'none' or 'tanh', got 'tan'",
+    ),
+    (
+        lambda: jf.histogram(x(), 3, range=True),
+        jf.GraphError,
+        ValueError,
+        "histogram: range must be two numbers, got True",
+    ),
+    (lambda: jf.parse_graph(3), jf.DTypeError, TypeError, "parse_graph takes text, got int"),  # type: ignore[arg-type]
+    (lambda: jf.show_graph("x"), jf.DTypeError, TypeError, "a graph is shown from Tensors, got str"),
+    (
+        lambda: jf.finfo(jf.int8),
+        jf.DTypeError,
+        TypeError,
+        "finfo takes floating dtypes, not int8; iinfo takes integers",
+    ),
+    (lambda: jf.result_type(), jf.DTypeError, TypeError, "result_type needs at least one dtype, tensor or number"),
+    (
+        lambda: jf.zeros(np.ones(2)),
+        jf.ShapeError,
+        ValueError,
+        "np.float64(1.0) is no dim; use an int, a name, None or an expression of dims",
+    ),
+    (
+        lambda: jf.zeros((2,), device=np.zeros(2)),
+        jf.DeviceError,
+        RuntimeError,
+        "zeros: a tensor cannot be on device array([0., 0.]); the device is chosen for a whole graph, as in "
+        "jf.Session(fetches, device='cpu')",
+    ),
+]
+
+
 def check(case: Case) -> None:
     call, error, builtin, first_line = case
     with pytest.raises(error) as caught:
@@ -283,6 +333,31 @@ def test_f19_nothing_is_narrowed_silently(case: Case) -> None:
 @pytest.mark.parametrize("case", DTYPES, ids=lambda c: c[3][:40])
 def test_f20_f30_what_is_no_array_of_a_supported_dtype_is_refused(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.parametrize("case", ARGUMENTS, ids=lambda c: c[3][:40])
+def test_arguments_of_no_use_are_refused_by_name(case: Case) -> None:
+    check(case)
+
+
+def test_a_shape_may_be_an_array_of_numbers() -> None:
+    assert jf.zeros(np.array([2, 3])).shape == (2, 3)
+    assert jf.zeros(np.int8(3)).shape == (3,)
+    assert jf.zeros(np.array(3)).shape == (3,)
+
+
+def test_lists_without_an_end_are_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: Any = 0
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(jf.DTypeError, match=r"test_messages\.py"):
+        jf.sum(endless)
+    with pytest.raises(jf.LimitError, match="sum: an argument is nested too deeply\n  at "):
+        jf.sum(x(), axis=deep)
+    with pytest.raises(jf.LimitError, match="split: an argument is nested too deeply\n  at "):
+        jf.split(x(), deep)
 
 
 @pytest.mark.parametrize("case", NAMES, ids=lambda c: c[3][:20])
