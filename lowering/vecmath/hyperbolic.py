@@ -148,6 +148,9 @@ def sinh(b: Builder, x: Var) -> Expr:
         part, first = fast_two_sum(b, s, power * high)
         main, second = fast_two_sum(b, part, inverse * high)
         lost = first + second
+    if b.wide:
+        # 2^27 - 2^-27 is a bit too long; f32 has no such power.
+        lost = lost + ((power - s) - inverse)
     sinh_rest = b.mad(r * r2, b.horner(r2, _SINH_F64 if b.wide else _SINH_F32), low)
     cosh_rest = r2 * b.horner(r2, _COSH_F64 if b.wide else _COSH_F32)
     half = main + (b.mad(c, sinh_rest, lost) + s * cosh_rest)

@@ -155,20 +155,20 @@ def exact_function(subject: Subject) -> Callable[..., Any]:
 
 
 def arguments(subject: Subject, dtype: DType, n: int, seed: int) -> tuple[Array, ...]:
-    """Return about `n` arguments: of all magnitudes, around the places where formulas change, and hard ones.
+    """Return `n` arguments of all magnitudes, around the places where formulas change, and hard ones.
 
-    Only such whose result is finite and does not underflow to nothing.
+    Only such whose result is finite and does not underflow to nothing; fewer, if these are hard to find.
     """
     rng = np.random.default_rng([seed, *subject.label.encode()])
-    if subject.arity == 1:
-        xs: tuple[Array, ...] = (_numbers(rng, dtype, n),)
-    else:
-        xs = _pairs(rng, dtype, n)
-    with np.errstate(all="ignore"):
-        value = subject.in_numpy(*(x.astype(np.float64) for x in xs)).astype(dtype.np)
+    found: list[tuple[Array, ...]] = []
+    while sum(xs[0].size for xs in found) < n and len(found) < 10:
+        xs: tuple[Array, ...] = (_numbers(rng, dtype, n),) if subject.arity == 1 else _pairs(rng, dtype, n)
+        with np.errstate(all="ignore"):
+            value = subject.in_numpy(*(x.astype(np.float64) for x in xs)).astype(dtype.np)
         keep = np.isfinite(value) & (value != 0)
         keep &= np.logical_and.reduce([np.isfinite(x) for x in xs])
-    return tuple(x[keep] for x in xs)
+        found.append(tuple(x[keep] for x in xs))
+    return tuple(np.concatenate(parts)[: max(n, 1)] for parts in zip(*found, strict=True))
 
 
 def _numbers(rng: np.random.Generator, dtype: DType, n: int) -> Array:
