@@ -46,7 +46,7 @@ def test_promotion_of_bfloat16() -> None:
         assert jf.result_type(other, bfloat16) is expected
 
 
-def test_promotion_is_associative_but_for_what_numpy_says() -> None:
+def test_promotion_is_symmetric_and_holds_both() -> None:
     for a, b in itertools.product(ALL, ALL):
         both = jf.result_type(a, b)
         assert jf.can_cast(a, both), (a, b)
