@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, bool_, float32, float64, int32, int64
+from jitflow.dtypes import SUPPORTED, bool_, float32, float64, int32, int64, uint64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import Binary, Expr, compare, const, select
 from jitflow.graph import (
@@ -66,7 +66,25 @@ def _compared(op: OpDef, x1: Operand, x2: Operand) -> Node:
     """Return the comparison by `op`; a Python int may be any, also where the other's dtype does not hold it."""
     if type(x1) is int:
         return _compared_with(_MIRRORED[op.name], x2, x1)
-    return _compared_with(op, x1, x2) if type(x2) is int else op(*promoted(x1, x2))
+    if type(x2) is int:
+        return _compared_with(op, x1, x2)
+    if is_weak(x1) or is_weak(x2):
+        return op(*promoted(x1, x2))
+    x, y = as_node(x1), as_node(x2)
+    if x.dtype is uint64 and y.dtype.kind == "i":
+        return _compared_with_unsigned(_MIRRORED[op.name], y, x)
+    if y.dtype is uint64 and x.dtype.kind == "i":
+        return _compared_with_unsigned(op, x, y)
+    return op(*promoted(x, y))
+
+
+def _compared_with_unsigned(op: OpDef, x: Node, y: Node) -> Node:
+    """Return the comparison of signed `x` with `y`, a uint64; the float64 they promote to does not hold them."""
+    is_negative = less_op(x, make_constant(0, x.dtype))
+    others = op(as_dtype_of(x, uint64), y)
+    if op in (less_op, less_equal_op, not_equal_op):
+        return logical_or_op(is_negative, others)
+    return logical_and_op(logical_not_op(is_negative), others)
 
 
 def _compared_with(op: OpDef, x: Operand, n: int) -> Node:

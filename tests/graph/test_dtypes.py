@@ -197,3 +197,17 @@ def test_comparisons_with_integers_beyond_the_dtype_are_numpys() -> None:
             np.testing.assert_array_equal(got, want)
     assert jf.interpret(jf.constant(True) < 2**70, {})
     assert not jf.interpret(jf.equal(jf.constant(True), 2), {})
+
+
+def test_comparisons_of_signed_with_unsigned_integers_are_exact() -> None:
+    large = np.array([0, 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
+    y = jf.placeholder("y", jf.uint64, large.shape)
+    for dtype in (d for d in ALL if d.kind == "i"):
+        small = np.array([n for n in (dtype.min, -1, 0, 1, 2**53, 2**53 + 1, dtype.max) if n <= dtype.max], dtype.np)
+        x = jf.placeholder("x", dtype, (len(small), 1))
+        feeds = {x: small[:, None], y: large}
+        exact = [(a, b) for a in small.tolist() for b in large.tolist()]
+        fetches = [x < y, x <= y, x > y, x >= y, jf.equal(x, y), jf.not_equal(x, y), y < x, y >= x, jf.equal(y, x)]
+        expected = [[a < b, a <= b, a > b, a >= b, a == b, a != b, b < a, b >= a, a == b] for a, b in exact]
+        got = jf.Session(fetches).run(fetches, feeds)
+        np.testing.assert_array_equal(np.stack([g.ravel() for g in got], axis=1), expected)
