@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from jitflow.dtypes import bool_, index, uint8
+from jitflow.dtypes import bool_, index, int32, uint8
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
     INDEX,
@@ -51,6 +51,8 @@ Parts: TypeAlias = "tuple[tuple[Var, Expr], ...]"
 
 #: Up to this distance between lanes, loading everything in between and shuffling beats a gather.
 MAX_SPREAD = 4
+#: Quotients of small numbers by a literal are products shifted by so many bits: 16 by 16 bits fit 32.
+_SHIFT = 16
 
 
 class Functions(Protocol):
@@ -214,11 +216,55 @@ class ExprEmitter(IndexEmitter):
             return self._ramp(p, e.type.lanes)
         if not isinstance(e, Binary):
             return self.value(e)
+        if e.op in ("floordiv", "mod"):
+            divided = self._divided_ramp(e.op, e.a, _splat_value(e.b), e.type.lanes)
+            if divided is not None:
+                return divided
         a, b = self._index_operand(e.a), self._index_operand(e.b)
         both = self._is_nonnegative_vector(e.a) and self._is_nonnegative_vector(e.b)
         return emit_arith.binary(
             self, e.op, e.type, a, b, a_value=_splat_value(e.a), b_value=_splat_value(e.b), nonnegative=both
         )
+
+    def _divided_ramp(self, op: str, a: Expr, divisor: int | float | bool | None, lanes: int) -> str | None:
+        """Emit ``a op divisor`` of evenly spaced indices: one scalar division for lane 0, and steps from there.
+
+        Processors have no vector division of 64 bits, and an element of a repeated or reshaped axis needs one. With
+        ``base = q * divisor + r`` lane k is ``q + (r + k * stride) // divisor``, and this is small: 0 or 1 if all
+        lanes together step by less than the divisor, else a product and a shift. None for what is not of this form.
+        """
+        p, parts = self.lane_poly(a)
+        stride = p.get((LANE,), 0)
+        if not isinstance(divisor, int) or divisor < 3 or divisor & (divisor - 1) == 0 or stride < 0:
+            return None
+        if parts or not _is_ramp(p) or not self._is_nonnegative_vector(a):
+            return None
+        most = divisor - 1 + stride * (lanes - 1)
+        factor = (1 << _SHIFT) // divisor + 1
+        if most >= 1 << 31:
+            return None
+        small = range(most + 1)
+        if most >= 2 * divisor and (most >= 1 << _SHIFT or any(k * factor >> _SHIFT != k // divisor for k in small)):
+            return None
+        wide, narrow, bits = f"<{lanes} x i64>", f"<{lanes} x i32>", f"<{lanes} x i1>"
+        base = self.sum({m: c for m, c in p.items() if LANE not in m})
+        quotient = self.inst(f"udiv i64 {base}, {divisor}")
+        product = self.inst(f"mul i64 {quotient}, {divisor}")
+        rest = self.inst(f"trunc i64 {self.inst(f'sub i64 {base}, {product}')} to i32")
+        steps = f"<{', '.join(f'i32 {stride * k}' for k in range(lanes))}>"
+        spread = self.splat(rest, type_of(int32), lanes)
+        t = self.inst(f"add {narrow} {spread}, {steps}")
+        if most < 2 * divisor:
+            over = self.inst(f"icmp uge {narrow} {t}, splat (i32 {divisor})")
+            own = self.inst(f"zext {bits} {over} to {narrow}")
+        else:
+            scaled = self.inst(f"mul {narrow} {t}, splat (i32 {factor})")
+            own = self.inst(f"lshr {narrow} {scaled}, splat (i32 {_SHIFT})")
+        if op == "mod":
+            back = self.inst(f"mul {narrow} {own}, splat (i32 {divisor})")
+            return self.inst(f"zext {narrow} {self.inst(f'sub {narrow} {t}, {back}')} to {wide}")
+        first = self.splat(quotient, INDEX, lanes)
+        return self.inst(f"add {wide} {first}, {self.inst(f'zext {narrow} {own} to {wide}')}")
 
     def _index_operand(self, e: Expr) -> str:
         return self._index_vector(e) if isinstance(e, (Binary, Ramp)) else self.value(e)
