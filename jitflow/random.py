@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jitflow.ops import philox as generator
 from jitflow.ops import random
 from jitflow.tensor import lift
 
@@ -22,15 +23,15 @@ __all__ = [
 ]
 
 bernoulli = lift(random.bernoulli)
-bits = lift(random.bits)
+bits = lift(generator.bits)
 categorical = lift(random.categorical)
 choice = lift(random.choice)
 exponential = lift(random.exponential)
-fold_in = lift(random.fold_in)
-key = lift(random.key)
+fold_in = lift(generator.fold_in)
+key = lift(generator.key)
 normal = lift(random.normal)
 permutation = lift(random.permutation)
-philox = lift(random.philox)
+philox = lift(generator.philox)
 randint = lift(random.randint)
-split = lift(random.split)
+split = lift(generator.split)
 uniform = lift(random.uniform)

@@ -10,6 +10,7 @@ import pytest
 import jitflow as jf
 from jitflow.graph import as_node, toposort
 from jitflow.rewrite import rewrite
+from tests.support.gpu_run import run_gpu
 
 nn = jf.nn
 RNG = np.random.default_rng(11)
@@ -107,6 +108,21 @@ def test_the_product_of_a_convolution_reads_windows_and_weights_as_they_lie() ->
     loads = [line for line in product.splitlines() if "= windows_0[" in line]
     assert loads
     assert not any("%" in line or "//" in line for line in loads)
+
+
+def test_gpu_kernels_compute_windows_pools_and_attention() -> None:
+    x, q = array(1, 4, 5, 7).astype(np.float32), array(2, 5, 4).astype(np.float32)
+    w = array(6, 2, 3, 3).astype(np.float32)
+    ys = [
+        nn.conv(x, w, padding=1, stride=2, groups=2),
+        nn.conv_transpose(x, array(4, 3, 3, 3).astype(np.float32), stride=2, padding=1),
+        nn.max_pool(x, 3, stride=2, padding=1),
+        nn.avg_pool(x, 2, padding=1, count_include_pad=False),
+        nn.attention(q, q, q, causal=True),
+    ]
+    for y in ys:
+        (got,), expected = run_gpu([y]), jf.interpret(y, {})
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 # ---- conv_transpose

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jitflow as jf
+from tests.support.gpu_run import run_gpu
 
 random = jf.random
 KEY = random.key(2024)
@@ -68,6 +69,12 @@ def test_the_same_bits_interpreted_and_compiled() -> None:
     for k, (got, expected) in enumerate(zip(run(*draws), jf.interpret(draws, {}), strict=True)):
         assert got.dtype == expected.dtype, k
         assert got.tobytes() == expected.tobytes(), k
+
+
+def test_gpu_kernels_give_the_same_bits() -> None:
+    draws = [random.bits(KEY, (40,)), random.uniform(KEY, (3, 9)), random.randint(KEY, -7, 12, (20,), dtype=jf.int8)]
+    for got, expected in zip(run_gpu(draws, final=True), jf.interpret(draws, {}), strict=True):
+        assert got.tobytes() == expected.tobytes()
 
 
 def test_what_takes_logarithms_is_as_exact_as_those() -> None:

@@ -31,7 +31,7 @@ from jitflow.expr import (
     type_of,
 )
 from jitflow.graph import Index, OpDef
-from jitflow.ops.random import philox_half
+from jitflow.ops.philox import philox_half
 from jitflow.simplify import evaluate_index
 from jitflow.types import TensorType
 
