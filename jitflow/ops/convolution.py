@@ -24,7 +24,7 @@ from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.padding import pad_op
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, window_count, window_extent, windows
+from jitflow.ops.windows import Numbers, fitting_count, window_extent, windows
 from jitflow.simplify import simplify_index
 from jitflow.types import (
     Dim,
@@ -105,8 +105,10 @@ def check_channels(name: str, x: TensorType, w: TensorType, groups: int, channel
     if x.dtype.is_bool:
         raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
     for label, n in (("x", x.shape[1]), ("w", w.shape[channels])):
+        why = f"{what}: {groups} groups do not divide the {dim_text(n)} channels of {label}"
         if isinstance(n, int) and n % groups:
-            raise ShapeError(f"{what}: {groups} groups do not divide the {n} channels of {label}")
+            raise ShapeError(why)
+        unify(fold_dim(simplify_index(as_index(n) // groups * groups)), n, why)
 
 
 def _rank_error(name: str, x: Shape, w: Shape) -> JitflowError:
@@ -158,10 +160,11 @@ def _infer_conv(
         raise ShapeError(f"{what}: padding {padding} must not be negative")
     out: list[Dim] = []
     for axis, (n, size, (before, after)) in enumerate(zip(x.shape[2:], w.shape[2:], padding, strict=True)):
-        total, reach = add_dims(before, n, after), window_extent(size, dilations[axis])
-        if size == 0 or (isinstance(total, int) and isinstance(reach, int) and reach > total):
-            raise ShapeError(f"{what}: a window over {reach} elements does not fit axis {axis + 2}, padded to {total}")
-        out.append(window_count(total, size, strides[axis], dilations[axis]))
+        total, reach = add_dims(before, n, after), dim_text(window_extent(size, dilations[axis]))
+        if size == 0:
+            raise ShapeError(f"{what}: axis {axis + 2} of w is empty")
+        why = f"{what}: a window over {reach} elements does not fit axis {axis + 2}, padded to {dim_text(total)}"
+        out.append(fitting_count(total, size, strides[axis], dilations[axis], why))
     return TensorType(x.dtype, (x.shape[0], w.shape[0], *out))
 
 

@@ -307,8 +307,11 @@ def _affine_channels(out: Node, affine: tuple[Node, ...]) -> Node:
 
 def _infer_group_norm(x: TensorType, *affine: TensorType, groups: int, eps: float) -> TensorType:
     channels = _channels("group_norm", x, tuple(zip(("scale", "bias"), affine, strict=False)))
+    why = f"group_norm of {shape_text(x.shape)}: {groups} groups do not divide {dim_text(channels)} channels"
     if groups < 0 or (isinstance(channels, int) and groups and channels % groups):
-        raise ShapeError(f"group_norm of {shape_text(x.shape)}: {groups} groups do not divide {channels} channels")
+        raise ShapeError(why)
+    if groups:
+        unify(fold_dim(simplify_index(as_index(channels) // groups * groups)), channels, why)
     return x
 
 

@@ -19,7 +19,7 @@ from jitflow.ops.elementwise import divide_op
 from jitflow.ops.fold import identity_of
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
-from jitflow.ops.windows import Numbers, window_count, windows
+from jitflow.ops.windows import Numbers, fitting_count, windows
 from jitflow.types import TensorType, add_dims, dim_text, shape_text
 
 
@@ -36,9 +36,8 @@ def _infer(name: str, x: TensorType, window: Numbers, strides: Numbers, padding:
         if max(before, after) >= size:
             raise ShapeError(f"{what}: padding {before} and {after} must be less than the window, {size}")
         total = add_dims(before, n, after)
-        if isinstance(total, int) and total < size:
-            raise ShapeError(f"{what}: a window of {size} does not fit axis {axis + 2}, padded to {dim_text(total)}")
-        out.append(window_count(total, size, stride, 1))
+        why = f"{what}: a window of {size} does not fit axis {axis + 2}, padded to {dim_text(total)}"
+        out.append(fitting_count(total, size, stride, 1, why))
     return TensorType(x.dtype, (*x.shape[:2], *out))
 
 

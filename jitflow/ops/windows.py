@@ -38,6 +38,15 @@ def window_count(n: Dim, size: Dim, stride: int, dilation: int) -> Dim:
     return fold_dim(simplify_index(as_index(rest) // stride + 1))
 
 
+def fitting_count(n: Dim, size: Dim, stride: int, dilation: int, why: str) -> Dim:
+    """Return how many windows fit an axis of size `n`; ShapeError, or a guard, for `why` unless one does."""
+    reach = window_extent(size, dilation)
+    if isinstance(n, int) and isinstance(reach, int) and reach > n:
+        raise ShapeError(why)
+    unify(simplify_index(larger(as_index(n), as_index(reach))), n, why)
+    return window_count(n, size, stride, dilation)
+
+
 def _check(what: str, rank: int, *numbers: tuple[object, ...]) -> int:
     """Return the number of axes that windows slide along; ShapeError if attributes and rank do not fit."""
     spatial = len(numbers[0])
@@ -53,12 +62,9 @@ def _infer_windows(x: TensorType, *, sizes: Shape, strides: Numbers, dilations: 
     for n, size, stride, dilation in zip(x.shape[len(lead) :], sizes, strides, dilations, strict=True):
         if size == 0 or stride < 1 or dilation < 1:
             raise ShapeError(f"windows: sizes, strides and dilations are at least 1, got {size}, {stride}, {dilation}")
-        reach = window_extent(size, dilation)
-        what = f"windows over {dim_text(reach)} elements of an axis of {dim_text(n)} in {shape_text(x.shape)}"
-        if isinstance(n, int) and isinstance(reach, int) and reach > n:
-            raise ShapeError(f"{what}: the axis is too short")
-        unify(simplify_index(larger(as_index(n), as_index(reach))), n, f"{what}: the axis is too short")
-        counts.append(window_count(n, size, stride, dilation))
+        reach = dim_text(window_extent(size, dilation))
+        what = f"windows over {reach} elements of an axis of {dim_text(n)} in {shape_text(x.shape)}"
+        counts.append(fitting_count(n, size, stride, dilation, f"{what}: the axis is too short"))
     return TensorType(x.dtype, (*lead, *sizes, *counts))
 
 

@@ -125,6 +125,21 @@ def test_gpu_kernels_compute_windows_pools_and_attention() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_symbolic_channels_are_divided_by_groups_when_it_runs() -> None:
+    x = jf.placeholder("x", jf.float64, ("n", "c", "h"))
+    w = jf.placeholder("w", jf.float64, ("o", "i", "k"))
+    ys = [nn.conv(x, w, groups=2), nn.group_norm(x, 2)]
+    assert str(ys[0].shape) == "(n, o, h - k + 1)"
+    session = jf.Session(ys)
+    good = {x: array(2, 4, 9), w: array(6, 2, 3)}
+    for got, expected in zip(session.run(ys, good), jf.interpret(ys, good), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    for bad in ({w: array(5, 2, 3)}, {x: array(2, 3, 9)}, {w: array(6, 2, 10)}):
+        for run in (session.run, jf.interpret):
+            with pytest.raises(jf.FeedError):
+                run(ys, good | bad)
+
+
 # ---- conv_transpose
 
 
@@ -198,8 +213,9 @@ def test_pools_with_symbolic_sizes() -> None:
         image = array(*shape).astype(np.float32)
         for got, expected in zip(session.run(ys, {x: image}), jf.interpret(ys, {x: image}), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
-    with pytest.raises(jf.FeedError, match="the axis is too short"):
-        session.run(ys, {x: np.zeros((1, 3, 1, 4), np.float32)})
+    for run in (session.run, jf.interpret):
+        with pytest.raises(jf.FeedError, match="a window of 2 does not fit axis 2, padded to h"):
+            run(ys, {x: np.zeros((1, 3, 1, 4), np.float32)})
 
 
 # ---- errors
