@@ -121,13 +121,14 @@ def tanh(b: Builder, x: Var) -> Expr:
         r = b.let(b.mad(-0.5 * ln2_low, n, b.mad(-0.5 * ln2_high, n, z)), "r")
     power = b.from_bits(b.bits(shifted) << shift)
     e = b.mad(b.polynomial(r, b.let(r * r, "r2"), _EXP_F64[1:]) if b.wide else b.horner(r, _EXP_F32[1:]), r, 1.0)
-    a2 = b.let(a * a, "a2")
+    # Where either formula has the same largest error.
+    small = b.let(compare("lt", a, 1.0 if b.has_fma else 0.9), "small")
+    # a^2, or the other numerator: then the polynomial of it is not used.
+    a2 = b.let(select(small, a * a, b.const(2.0)), "a2")
     # The last step of a polynomial alone: its error is the one that counts.
     constant, *rest = _TANH_F64 if b.wide else _TANH_F32
     d = b.mad(b.polynomial(a2, b.let(a2 * a2, "a4"), rest) if b.wide else b.horner(a2, rest), a2, constant)
-    # Where either formula has the same largest error.
-    small = b.let(compare("lt", a, 1.0 if b.has_fma else 0.9), "small")
-    fraction = select(small, a2, b.const(2.0)) / select(small, d, b.mad(power, e, 1.0))
+    fraction = a2 / select(small, d, b.mad(power, e, 1.0))
     base = b.let(select(small, a, b.const(1.0)), "base")
     return b.copy_sign(b.mad(-base, fraction, base), x)
 
