@@ -79,7 +79,8 @@ class KernelBuilder(Protocol):
     def independent(self, *extents: Dim | Expr) -> AbstractContextManager[tuple[Expr, ...]]:
         """Loop over subscripts in any order, the last one as vector code: no iteration reads what another one writes.
 
-        Only `let`, `store`, `if_` and `check_index` may be inside.
+        Only `let`, `store`, `if_` and `check_index` may be inside, variables of the iteration's own, and a `loop` whose
+        extent is the same for all iterations.
         """
 
     def while_(self, cond: Expr) -> AbstractContextManager[None]:

@@ -2,27 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jitflow.dtypes import float64, float_of, int64, uint64
-from jitflow.errors import DTypeError, GraphError, ShapeError
-from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant
+from jitflow.errors import DTypeError, GraphError, IndexRangeError, ShapeError, StaticIndexError
+from jitflow.expr import as_index, compare, const_index, select
+from jitflow.graph import Node, OpDef, Operand, Sample, as_node, constant_op, define_op, located, make_constant
+from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops import reduce
-from jitflow.ops.axes import as_flag, as_int
+from jitflow.ops.axes import Dims, as_flag, as_int, known_shape
 from jitflow.ops.broadcast import broadcast_to, reduce_sum_op
 from jitflow.ops.cast import as_dtype_of, promoted
+from jitflow.ops.checked_index import as_subscript
 from jitflow.ops.compare import equal, where
-from jitflow.ops.creation import arange_op
+from jitflow.ops.creation import arange_op, guard_not_negative
 from jitflow.ops.elementwise import add, divide, multiply, subtract
 from jitflow.ops.joining import concat
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import segment_sum_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import searchsorted_op
+from jitflow.ops.testdata import INTEGERS, Array
 from jitflow.ops.widen import widened_dtype
-from jitflow.types import element_count, shape_text
+from jitflow.types import Dim, TensorType, element_count, shape_text
+
+# ---- bincount
+
+
+def _infer_count(x: TensorType, *, size: Dim) -> TensorType:
+    if not x.dtype.is_integer:
+        raise DTypeError(f"bincount: x must hold integers, got {x.dtype}")
+    if x.rank != 1:
+        raise ShapeError(f"bincount: x must be a vector, got shape {shape_text(x.shape)}")
+    guard_not_negative(size, "bincount")
+    if size == 0 and x.shape[0] != 0:
+        raise StaticIndexError("bincount: there are numbers to count, but length is 0")
+    return TensorType(int64, (size,))
+
+
+def _kernel_count(b: KernelBuilder, out: Memory, x: Memory, *, size: Dim) -> None:
+    with b.independent(size) as (k,):
+        b.store(out, (k,), 0)
+    with b.loop("k", x.type.shape[0]) as k:
+        given = b.let("given", as_subscript(x(k)))
+        # A negative number is none to count, so it must not count from the end.
+        number = select(compare("lt", given, const_index(0)), as_index(size), given)
+        at = b.check_index(number, size, k)
+        with b.if_(compare("lt", const_index(0), as_index(size))):
+            b.store(out, (at,), out(at) + 1)
+
+
+def _numpy_count(x: Array, *, size: Dim, dims: Dims) -> Array:
+    (length,) = known_shape((size,), dims)
+    bad = (x < 0) | (x >= length)
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise IndexRangeError(f"bincount: {x[k]} at {k} is not one of 0 .. {length - 1}")
+    return np.bincount(x.astype(np.int64), minlength=length)
+
+
+def _samples_count(rng: np.random.Generator) -> Iterator[Sample]:
+    for dtype in INTEGERS:
+        yield Sample((rng.integers(0, 9, 50).astype(dtype.np),), {"size": 9})
+    x = np.array([2, 0, 1])
+    yield Sample((x[:0],), {"size": 3})
+    yield Sample((x[:0],), {"size": 0})
+    yield Sample((x,), {"size": 2}, IndexRangeError, "bincount: 2 at 0 is not one of 0 .. 1")
+    yield Sample((x - 1,), {"size": 3}, IndexRangeError, "bincount: -1 at 1 is not one of 0 .. 2")
+    yield Sample((x,), {"size": 0}, StaticIndexError, "but length is 0")
+    yield Sample((x * 1.0,), {"size": 3}, DTypeError, "x must hold integers, got float64")
+    yield Sample((x[None],), {"size": 3}, ShapeError, r"x must be a vector, got shape \(1, 3\)")
+
+
+#: How often each of the numbers 0 .. `size` - 1 occurs; all must be one of them.
+bincount_op: OpDef = define_op(
+    "bincount",
+    infer=_infer_count,
+    kernel=_kernel_count,
+    numpy=_numpy_count,
+    vjp=lambda ct, out, x, *, size: (None,),
+    samples=_samples_count,
+    exact=True,
+    fallible=True,
+)
 
 
 def _weights_of(x: Node, weights: Operand | None, what: str) -> Node:
@@ -74,19 +139,19 @@ def bincount(x: Operand, /, *, weights: Operand | None = None, minlength: int = 
     array([0, 2, 0, 1])
     """
     node = as_node(x)
-    if not node.dtype.is_integer:
-        raise located(DTypeError(f"bincount: x must hold integers, got {node.dtype}"))
-    if len(node.shape) != 1:
-        raise located(ShapeError(f"bincount: x must be a vector, got shape {shape_text(node.shape)}"))
     if length is None:
         what = "bincount: length is needed, since the size of a result cannot depend on data"
         raise located(GraphError(f"{what}; give one more than the greatest number there can be"))
     size = max(as_int(length, "bincount: length"), as_int(minlength, "bincount: minlength"), 0)
-    counted = _weights_of(node, weights, "bincount")
-    if weights is not None:
-        counted = as_dtype_of(counted, float64)
+    counts = bincount_op(node, size=size)
+    if weights is None:
+        return counts
     # As unsigned numbers negative ones are too large, instead of counting from the end.
+    counted = as_dtype_of(_weights_of(node, weights, "bincount"), float64)
     return segment_sum_op(counted, as_dtype_of(node, uint64), axis=0, size=size)
+
+
+# ---- histogram
 
 
 def histogram(

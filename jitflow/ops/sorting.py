@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, float32, float64, index, int32, int64, uint8, uint16, uint32, uint64
+from jitflow.dtypes import DType, bool_, float32, float64, index, int32, int64, uint8, uint16, uint32, uint64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Bitcast, Expr, as_index, cast, compare, const, const_index, maximum, minimum, select
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located
@@ -208,10 +208,15 @@ def _sorted(
     return b.let("sorted", begin.get())
 
 
-def _parts(b: KernelBuilder, n: Expr, count: Expr) -> Callable[[Expr], Expr]:
-    """Return where each of `count` almost equal parts of `n` elements begins: at ``n * number // count``."""
-    least, rest = b.let("least", n // count), b.let("rest", n % count)
-    return lambda number: number * least + number * rest // count  # n * number might overflow
+def _parts(b: KernelBuilder, n: Expr, level: Expr) -> Callable[[Expr], Expr]:
+    """Return where each of ``2**level`` almost equal parts of `n` elements begins: at ``n * number // 2**level``."""
+
+    count = b.let("count", cast(const(1, int64) << level, index))
+    # By a division, from which the compiler sees that parts are long where n is.
+    least = b.let("least", n // count)
+    rest = b.let("rest", n - least * count)
+    # n * number might overflow.
+    return lambda number: number * least + cast(cast(number * rest, int64) >> level, index)
 
 
 def _merge_sort(b: KernelBuilder, line: _Line, n: Expr, descending: bool) -> Expr:
@@ -220,24 +225,23 @@ def _merge_sort(b: KernelBuilder, line: _Line, n: Expr, descending: bool) -> Exp
     Runs of almost equal length are merged in pairs, level by level, from one half to the other: n log n steps whatever
     the order was.
     """
-    runs = b.variable("runs", index, 1)
-    with b.while_(compare("lt", runs.get() * RUN, n)):
-        runs.set(runs.get() * 2)
+    level = b.variable("level", int64, 0)
+    with b.while_(compare("lt", cast(const(RUN, int64) << level.get(), index), n)):
+        level.set(level.get() + 1)
+    one = const(1, int64)
     source = b.variable("source", index, 0)
-    count = b.let("count", runs.get())
-    begins = _parts(b, n, count)
-    with b.loop("r", count) as r:
+    begins = _parts(b, n, b.let("height", level.get()))
+    with b.loop("r", cast(one << level.get(), index)) as r:
         _insertion_sort(b, line, b.let("low", begins(r)), b.let("high", begins(r + 1)), RUN, descending)
-    with b.while_(compare("gt", runs.get(), const_index(1))):
-        of = b.let("of", runs.get())
+    with b.while_(compare("gt", level.get(), const(0, int64))):
         here = b.let("here", source.get())
         there = b.let("there", n - here)
-        begins = _parts(b, n, of)
-        with b.loop("p", of // 2) as p:
+        begins = _parts(b, n, b.let("height", level.get()))
+        level.set(level.get() - 1)
+        with b.loop("p", cast(one << level.get(), index)) as p:
             low, middle, high = (b.let(name, begins(p * 2 + k)) for k, name in enumerate(("low", "middle", "high")))
             _merge(b, line, here, there, (low, middle, high), descending)
         source.set(there)
-        runs.set(of // 2)
     return b.let("sorted", source.get())
 
 
@@ -524,19 +528,28 @@ def _infer_searchsorted(x1: TensorType, x2: TensorType, *, side: str) -> TensorT
 
 
 def _kernel_searchsorted(b: KernelBuilder, out: Memory, x1: Memory, x2: Memory, *, side: str) -> None:
-    (n,) = x1.type.shape
-    with b.rows(*x2.type.shape) as i:
-        wanted = b.let("wanted", x2(*i))
-        begin, size = b.variable("begin", index, 0), b.variable("size", index, as_index(n))
-        with b.while_(compare("gt", size.get(), const_index(0))):
-            half = b.let("half", size.get() // 2)
-            middle = b.let("middle", begin.get() + half)
-            here = b.let("here", x1(middle))
-            is_later = _precedes(here, wanted, False) if side == "left" else ~_precedes(wanted, here, False)
-            later = b.let("later", is_later)
-            begin.set(select(later, middle + 1, begin.get()))
-            size.set(select(later, size.get() - half - 1, half))
-        b.store(out, i, cast(begin.get(), int64))
+    """Find the bits of each place, the highest first: the same steps for all elements, so vectors search together."""
+    (n,), shape = x1.type.shape, x2.type.shape
+    one = const(1, int64)
+    with b.rows(*shape[:-1], columns=shape[-1:]) as i:
+        if isinstance(n, int):
+            bits: Expr = const_index(n.bit_length())
+        else:
+            count = b.variable("count", int64, 0)
+            with b.while_(compare("le", one << count.get(), cast(as_index(n), int64))):
+                count.set(count.get() + 1)
+            bits = b.let("bits", cast(count.get(), index))
+        with b.columns() as j:
+            wanted = b.let("wanted", x2(*i, *j))
+            place = b.variable("place", index, 0)
+            with b.loop("s", bits) as s:
+                next_ = b.let("next", place.get() + cast(one << cast(bits - 1 - s, int64), index))
+                # All elements before the place come before `wanted`.
+                here = x1(next_ - 1)
+                comes = _precedes(here, wanted, False) if side == "left" else ~_precedes(wanted, here, False)
+                is_before = select(compare("le", next_, as_index(n)), comes, const(False, bool_))
+                place.set(select(b.let("is_before", is_before), next_, place.get()))
+            b.store(out, (*i, *j), cast(place.get(), int64))
 
 
 def _samples_searchsorted(rng: np.random.Generator) -> Iterator[Sample]:
