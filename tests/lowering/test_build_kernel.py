@@ -19,6 +19,8 @@ from jitflow.types import TensorType
 from lowering.build import build
 from lowering.fuse import fuse
 from lowering.loop_ir import Alloc, For, Kernel, statements
+from lowering.pipeline import run_pipeline
+from lowering.target import from_name
 from lowering.text import show
 from tests.support.check_lines import check_lines
 from tests.support.gpu_run import gpu_kernels, run_gpu
@@ -182,6 +184,26 @@ def test_columns_are_vectors_or_threads(shape: tuple[int, ...]) -> None:
     (kernel,) = gpu_kernels([as_tensor(node)])
     serial = [s for s in statements(kernel.body) if isinstance(s, For) and s.kind == "serial"]
     assert len(serial) == 1  # along the axis: each thread has one column
+
+
+def collatz_of_a_few(b: KernelBuilder, out: Memory, x: Memory) -> None:
+    """Three steps of the same for all elements of a column."""
+    with b.rows(columns=x.type.shape) as _, b.columns() as j:
+        value = b.variable("value", int64, x(*j))
+        with b.loop("s", 3):
+            now = b.let("now", value.get())
+            value.set(select(compare("eq", now % 2, 0), now // 2, now * 3 + 1))
+        b.store(out, j, value.get())
+
+
+def test_columns_may_hold_variables_and_loops_of_the_same_length_for_all() -> None:
+    x = np.arange(1, 40)
+    want = x.copy()
+    for _ in range(3):
+        want = np.where(want % 2 == 0, want // 2, want * 3 + 1)
+    node = apply(collatz_of_a_few, given("n"))
+    check(node, want, x=x)
+    assert "i64x" in show(run_pipeline(kernel_of(node), from_name("x86-64-v4")))
 
 
 def test_a_constant_of_one_element_is_a_number_in_the_code() -> None:
