@@ -321,7 +321,7 @@ def test_slopes_go_back_to_where_elements_came_from() -> None:
         (lambda x: jf.diag(x[None]), jf.ShapeError, "diag: one axis or two are needed, got (1, 2, 3)"),
         (lambda x: jf.eye(-1), jf.ShapeError, "a dim cannot be negative, got -1"),
         (lambda x: jf.eye(2, device="cpu"), jf.DeviceError, "eye: a tensor cannot be on device 'cpu'; the dev"),
-        (lambda x: jf.zeros(2, device="gpu"), jf.DeviceError, "full: a tensor cannot be on device 'gpu'"),
+        (lambda x: jf.zeros(2, device="gpu"), jf.DeviceError, "zeros: a tensor cannot be on device 'gpu'"),
         (lambda x: jf.clip(jf.asarray([1], dtype=jf.int8), 300), jf.OutOfBoundsError, "300 is out of bounds for int8"),
         (lambda x: jf.linspace(0, 1, -1), jf.ShapeError, "a dim cannot be negative, got -1"),
         (lambda x: jf.linspace(0, 1, 2.0), jf.DTypeError, "linspace: num must be an int, got 2.0"),
