@@ -269,6 +269,9 @@ def test_permutations_and_flips_merge() -> None:
     assert after(cancel_movement, jf.permute_dims(jf.permute_dims(x, (1, 2, 0)), (2, 0, 1)), x) is x
     twice = jf.permute_dims(jf.permute_dims(x, (1, 2, 0)), (1, 2, 0))
     assert after(cancel_movement, twice, x) is jf.permute_dims(x, (2, 0, 1))
+    # These two do not commute.
+    both = jf.permute_dims(jf.permute_dims(x, (1, 0, 2)), (0, 2, 1))
+    assert after(cancel_movement, both, x) is jf.permute_dims(x, (1, 2, 0))
     assert after(cancel_movement, jf.flip(jf.flip(x, axis=(0, 1)), axis=(1, 0)), x) is x
     assert after(cancel_movement, jf.flip(jf.flip(x, axis=0), axis=2), x) is jf.flip(x, axis=(0, 2))
 

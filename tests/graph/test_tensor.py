@@ -404,6 +404,13 @@ def test_asarray_takes_the_standards_arguments(x: Tensor) -> None:
         jf.asarray([x, x])
 
 
+def test_attributes_differ_by_bits_and_by_type() -> None:
+    assert jf.arange(0.0, 2.0) is jf.arange(0.0, 2.0)
+    assert jf.arange(-0.0, 2.0) is not jf.arange(0.0, 2.0)
+    x = jf.placeholder("x", jf.float64, (3,))
+    assert jf.var(x, correction=0.0) is not jf.var(x, correction=-0.0)
+
+
 def test_constants_differ_by_bits() -> None:
     assert jf.constant(0.0) is not jf.constant(-0.0)
     assert jf.constant(0) is not jf.constant(False)

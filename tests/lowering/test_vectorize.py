@@ -9,6 +9,7 @@ from lowering.loop_ir import For, Kernel, statements
 from lowering.parser import parse_kernel
 from lowering.passes.vectorize import default_lanes, vectorize
 from lowering.target import from_name
+from lowering.text import show
 from tests.support.check_pass import check_pass, check_same_meaning, parse_program
 
 V4, V2 = from_name("x86-64-v4"), from_name("x86-64-v2")
@@ -353,3 +354,18 @@ kernel k(a: f32[6] read, o: f32[6]):
     o[i] = t[i]
 """,
     )
+
+
+def test_the_condition_of_an_index_check_counts_besides_the_mask_of_the_tail() -> None:
+    kernel = parse_program("""
+kernel f(a: f32[n] read, out: f32[n], st: i64[1], n: index):
+  vectorized i in n:
+    check_index st[0] i < 5, i if i < 9
+    out[i] = a[i]
+""")
+    text = show(by_four(kernel))
+    tail = text[text.index("if i_done < n") :]
+    assert "check_index st[0]" in tail
+    where = tail[tail.index("check_index") :].split("\n")[0].split(" if ")[1]
+    assert "mask" in where
+    assert "9" in where

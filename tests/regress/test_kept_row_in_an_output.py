@@ -19,3 +19,17 @@ def test_statistics_of_a_softmax_that_is_fetched_too() -> None:
     for a, b in zip(fused, plain, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(fused[1], fused[0].var(axis=-1), rtol=1e-10)
+
+
+def test_a_row_is_not_kept_where_an_earlier_pass_writes() -> None:
+    """Of two outputs of a row, the exponentials may lie where the later one will be, not the earlier."""
+    x = jf.placeholder("x", jf.float64, ("n", 37))
+    e = jf.exp(x)
+    share = e / jf.sum(e, axis=-1, keepdims=True)
+    rest = e - jf.max(share, axis=-1, keepdims=True)
+    data = np.random.default_rng(0).standard_normal((5, 37))
+    with jf.Session([share, rest]) as session:
+        got = session.run([share, rest], {x: data})
+    want = np.exp(data) / np.exp(data).sum(-1, keepdims=True)
+    np.testing.assert_allclose(got[0], want, rtol=1e-12)
+    np.testing.assert_allclose(got[1], np.exp(data) - want.max(-1, keepdims=True), rtol=1e-12)
