@@ -1,7 +1,6 @@
 """conv, over any number of axes, as windows of the padded input and one matrix product.
 
-The weights, ``[O, C/groups * K]``, are multiplied by the windows, ``[C/groups * K, places]``, for each element of the
-batch and each group.
+The weights, ``[O, C/groups * K]``, are multiplied by the windows, ``[C/groups * K, batch * places]``, for each group.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.cast import cast_array, promoted
 from jitflow.ops.elementwise import add_op
 from jitflow.ops.matmul import matmul_op
-from jitflow.ops.movement import reshape_to
+from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.padding import pad_op
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, fitting_count, window_extent, windows
+from jitflow.ops.windows import Numbers, fitting_count, window_extent, windows_op
 from jitflow.simplify import simplify_index
 from jitflow.types import (
     Dim,
@@ -171,14 +170,27 @@ def _infer_conv(
 def _expand_conv(
     x: Node, w: Node, *bias: Node, strides: Numbers, padding: Padding, dilations: Numbers, groups: int
 ) -> Node:
-    sizes = w.shape[2:]
-    patches = windows(padded(x, padding), sizes, strides, dilations)
-    batch, places = x.shape[0], patches.shape[-len(sizes) :]
+    """One product for the whole batch, an axis that windows of one element slide along.
+
+    So the places of all elements of the batch are columns of one matrix, stored as the product and its gradients read
+    it. A window of one place needs no storing: there the input itself is multiplied, element by element of the batch.
+    """
+    sizes, batch = w.shape[2:], x.shape[0]
     depth = mul_dims(w.shape[1], *sizes)
     split = () if groups == 1 else (groups,)
     left = reshape_to(w, (*split, divided(w.shape[0], groups), depth))
-    right = reshape_to(patches, (batch, *split, depth, element_count(places)))
-    return with_bias(reshape_to(matmul_op(left, right), (batch, w.shape[0], *places)), bias)
+    inside = padded(x, padding)
+    if all(n == 1 for n in (*sizes, *strides)):
+        places = inside.shape[2:]
+        out = matmul_op(left, reshape_to(inside, (batch, *split, depth, element_count(places))))
+        return with_bias(reshape_to(out, (batch, w.shape[0], *places)), bias)
+    channels_first = (1, 0, *range(2, len(x.shape)))
+    patches = windows_op(
+        permute_dims(inside, channels_first), sizes=(1, *sizes), strides=(1, *strides), dilations=(1, *dilations)
+    )
+    places = patches.shape[-len(sizes) :]
+    out = matmul_op(left, reshape_to(patches, (*split, depth, mul_dims(batch, *places))))
+    return with_bias(permute_dims(reshape_to(out, (w.shape[0], batch, *places)), channels_first), bias)
 
 
 def _numpy_conv(

@@ -39,8 +39,13 @@ def window_count(n: Dim, size: Dim, stride: int, dilation: int) -> Dim:
 
 
 def fitting_count(n: Dim, size: Dim, stride: int, dilation: int, why: str) -> Dim:
-    """Return how many windows fit an axis of size `n`; ShapeError, or a guard, for `why` unless one does."""
+    """Return how many windows fit an axis of size `n`; ShapeError, or a guard, for `why` unless one does.
+
+    Of windows of one element none is right for an axis of none.
+    """
     reach = window_extent(size, dilation)
+    if reach == 1:
+        return window_count(n, size, stride, dilation)
     if isinstance(n, int) and isinstance(reach, int) and reach > n:
         raise ShapeError(why)
     unify(simplify_index(larger(as_index(n), as_index(reach))), n, why)

@@ -92,10 +92,11 @@ def test_a_depthwise_convolution_keeps_channels_apart() -> None:
         np.testing.assert_allclose(got[n, c], correlate(x[n, c : c + 1], w[c : c + 1], (1, 1))[0], rtol=1e-12)
 
 
-def test_the_gradient_of_the_weights_is_one_product_over_batch_and_places() -> None:
+def test_a_convolution_and_the_gradient_of_its_weights_are_one_product_over_batch_and_places() -> None:
     x = jf.placeholder("x", jf.float32, (7, 3, 6, 6))
     w = jf.placeholder("w", jf.float32, (5, 3, 3, 3))
     y = nn.conv(x, w)
+    assert products(y) == [((5, 27), (27, 7 * 16))]
     assert products(jf.gradients(jf.sum(y * y), w))[-1] == ((5, 7 * 16), (7 * 16, 27))
 
 
