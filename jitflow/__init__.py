@@ -230,7 +230,8 @@ from jitflow.graph_text import Graph, graph_arrays, parse_graph, same_graph, sho
 from jitflow.interp import interpret
 from jitflow.namespace_info import array_namespace_info as __array_namespace_info__
 from jitflow.nn import gelu, layer_norm, log_softmax, logsumexp, relu, sigmoid, silu, softmax, softplus
-from jitflow.tensor import Tensor, asarray, constant, from_dlpack, placeholder, variable
+from jitflow.sources import asarray, constant, from_dlpack, placeholder, variable
+from jitflow.tensor import Tensor
 
 if TYPE_CHECKING:
     from jitflow.comparison import CompareReport, compare
