@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from jitflow.expr import Expr, Var, cast, compare, eq, select
-from lowering.vecmath.builder import Builder, absolute, fast_two_sum
+from jitflow.expr import Expr, Var, compare, select
+from lowering.vecmath.builder import Builder, absolute
 
 _LOG2_E = math.log2(math.e)
 
@@ -33,31 +33,6 @@ _EXP_F64 = (
     2.755753252705677e-06,
     2.7630751885839104e-07,
     2.5019421461237702e-08,
-)
-
-# (log(1+f) - f + f^2/2) / f^3 for sqrt(1/2) <= 1+f <= sqrt(2); errors 2^-27.4 and 2^-58.8.
-LOG_F32 = (0.3333333, -0.25000823, 0.2000126, -0.16623321, 0.14200954, -0.13159741, 0.12767424, -0.07643305)
-LOG_F64 = (
-    0.33333333333333454,
-    -0.24999999999998926,
-    0.19999999999945645,
-    -0.1666666666691231,
-    0.14285714293902674,
-    -0.12499999982299156,
-    0.11111110512476605,
-    -0.10000000365014541,
-    0.09090933612015585,
-    -0.08333346407806086,
-    0.07691712935704624,
-    -0.07141987041509915,
-    0.06675153946304918,
-    -0.0626994896088633,
-    0.05817902029676317,
-    -0.05325926838377521,
-    0.05414365423226037,
-    -0.0627648287599966,
-    0.057028436303397614,
-    -0.024319227307260893,
 )
 
 # (2^r - 1) / r for |r| <= 1/2; errors 2^-27.5 and 2^-59.7, relative to 2^r.
@@ -110,37 +85,6 @@ def scale_by_power(b: Builder, p: Expr, shifted: Expr, small: Expr) -> Expr:
     offset = select(small, b.integer((b.format.bias + raised) << shift), b.integer((b.format.bias - 1) << shift))
     scale = b.from_bits((b.bits(shifted) << shift) + offset)
     return (p * scale) * select(small, b.const(2.0**-raised), b.const(2.0))
-
-
-def log(b: Builder, x: Var) -> Expr:
-    """log(x) = k ln 2 + log(1 + f) with x = 2^k (1 + f) and sqrt(1/2) <= 1 + f < sqrt(2)."""
-    ln2_high, ln2_low = LN2_F64 if b.wide else LN2_F32
-    shift = b.format.digits - 1
-    subnormal = b.let(compare("lt", x, b.format.smallest_normal), "subnormal")
-    sqrt_half = b.integer(0x3FE6A09E667F3BCD if b.wide else 0x3F3504F3)
-    y = select(subnormal, x * 2.0**b.format.digits, x)
-    u = b.let(b.bits(y) - sqrt_half, "u")
-    k = b.let(exponent_of(b, u >> shift, subnormal), "k")
-    f = b.let(b.from_bits((u & ((1 << shift) - 1)) + sqrt_half) - 1.0, "f")
-    f2 = b.let(f * f, "f2")
-    p = b.polynomial(f, f2, LOG_F64) if b.wide else b.horner(f, LOG_F32)
-    # k * ln2_high is exact and either 0 or larger than f.
-    total, error = fast_two_sum(b, k * ln2_high, f)
-    small = b.mad(f2, b.mad(f, p, -0.5), b.mad(k, b.const(ln2_low), error))
-    finite = select(compare("lt", x, math.inf), total + small, x)
-    special = select(eq(x, 0.0), b.const(-math.inf), b.const(math.nan))
-    return select(compare("gt", x, 0.0), finite, special)
-
-
-def exponent_of(b: Builder, e: Expr, subnormal: Expr) -> Expr:
-    """Return integer `e` as a float, less the scaling of a subnormal argument."""
-    digits = float(b.format.digits)
-    if not b.wide:
-        return cast(e, b.of.dtype) - select(subnormal, b.const(digits), b.const(0.0))
-    # AVX2 has no conversion of 64-bit integers: put them into the low bits of a float instead.
-    magic = b.format.magic
-    biased = b.from_bits(e + b.bits(b.const(magic)))
-    return biased - select(subnormal, b.const(magic + digits), b.const(magic))
 
 
 def exp2(b: Builder, x: Var) -> Expr:

@@ -14,7 +14,32 @@ import math
 
 from jitflow.expr import Expr, Var, cast, compare, eq, select
 from lowering.vecmath.builder import Builder, absolute, fast_two_sum, two_product
-from lowering.vecmath.exponential import LN2_F32, LN2_F64, LOG_F32, LOG_F64, exp
+from lowering.vecmath.exponential import LN2_F32, LN2_F64, exp
+
+# (log(1+f) - f + f^2/2) / f^3 for sqrt(1/2) <= 1+f <= sqrt(2); errors 2^-27.4 and 2^-58.8.
+_LOG_F32 = (0.3333333, -0.25000823, 0.2000126, -0.16623321, 0.14200954, -0.13159741, 0.12767424, -0.07643305)
+_LOG_F64 = (
+    0.33333333333333454,
+    -0.24999999999998926,
+    0.19999999999945645,
+    -0.1666666666691231,
+    0.14285714293902674,
+    -0.12499999982299156,
+    0.11111110512476605,
+    -0.10000000365014541,
+    0.09090933612015585,
+    -0.08333346407806086,
+    0.07691712935704624,
+    -0.07141987041509915,
+    0.06675153946304918,
+    -0.0626994896088633,
+    0.05817902029676317,
+    -0.05325926838377521,
+    0.05414365423226037,
+    -0.0627648287599966,
+    0.057028436303397614,
+    -0.024319227307260893,
+)
 
 # (log2(1+f) - f/ln(2)) / f^2 for 0.67328 <= 1+f <= 1.34656, and the same for log10; errors 2^-27.4 and 2^-58.9.
 _LOG2_F32 = (
@@ -182,7 +207,7 @@ def _log_sum(b: Builder, k: Var, f: Var, rest: Expr | None) -> Expr:
     """Return ``k * ln(2) + log(1 + f + rest)``, with a `rest` below the last place of 1 + f."""
     high, low = LN2_F64 if b.wide else LN2_F32
     f2 = b.let(f * f, "f2")
-    p = b.polynomial(f, f2, LOG_F64) if b.wide else b.horner(f, LOG_F32)
+    p = b.polynomial(f, f2, _LOG_F64) if b.wide else b.horner(f, _LOG_F32)
     # k * high is exact and either 0 or larger than f.
     total = b.let(b.mad(high, k, f), "total")
     lost = b.mad(low, k, b.mad(high, k, -total) + f)
