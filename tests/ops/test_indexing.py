@@ -187,7 +187,7 @@ def test_keys_that_make_no_sense_are_refused() -> None:
         getitem(x, ([0, 1], [1, 1, 2]))
     with pytest.raises(StaticIndexError, match=r"index -4 is out of range for axis 1 of \(2, 3\)"):
         getitem(x, ([0, 1], [1, -4]))
-    with pytest.raises(DTypeError, match="cannot use dict as a tensor"):
+    with pytest.raises(DTypeError, match=r"cannot use dict as a tensor|\{\} is no index"):
         getitem(x, {})
 
 
