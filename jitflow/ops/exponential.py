@@ -2,8 +2,7 @@
 
 Except for sqrt they are vector-maths intrinsics, which lowering writes out without any library. How far compiled code
 may be from the exact result is measured, for float32 over all arguments (`lowering/ACCURACY.md`): in float32 at most 1
-ULP, pow and logaddexp 2; in float64 at most 1, pow and logaddexp 2; on targets without fused multiply-add at most 1.5,
-logaddexp 2. sqrt is correctly rounded.
+ULP, pow 2; in float64 at most 1, pow 1.5; on targets without fused multiply-add at most 1.5. sqrt is correctly rounded.
 
 Special values are those of the array API standard and of C: NaN propagates but for the cases that are said; results
 underflow gradually; outside its domain a function is NaN.
@@ -236,7 +235,7 @@ def _promoted_floats(x1: Operand, x2: Operand) -> tuple[Node, Node]:
 def logaddexp(x1: Operand, x2: Operand, /) -> Node:
     """Return ``log(exp(x1) + exp(x2))`` elementwise, without overflow.
 
-    Equal infinities give themselves. The two are promoted to one dtype, integers and bool to float64. Within 2 ULP,
+    Equal infinities give themselves. The two are promoted to one dtype, integers and bool to float64. Within 1 ULP,
     of the larger argument where the result is nearly 0.
 
     Raises

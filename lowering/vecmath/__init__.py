@@ -6,7 +6,7 @@ of `jitflow.expr`, for any number of lanes, so one text serves every CPU and the
 them (with ``fma=False``, for x86-64-v2, other but always the same bits).
 
 `lowering/ACCURACY.md` lists the errors in ULP, for f32 of one argument over all 2^32 numbers; ``python -m tests.ulp``
-measures them. In f32 they are at most 1 with fused multiply-add (tan, atan2, pow, logaddexp: 2) and little more
+measures them. In f32 they are at most 1 with fused multiply-add (tan, atan2, pow: 2) and little more
 without. Two are exact: floormod and floordiv give the bits of numpy's remainder and floor_divide. philox_low and
 philox_high are random bits of u64 counters and keys (`philox`).
 

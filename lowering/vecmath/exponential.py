@@ -63,14 +63,21 @@ def exp(b: Builder, x: Var) -> Expr:
 
     r is kept in two parts, of which the upper one is exact: its own rounding would cost up to 0.2 ULP.
     """
+    return exp_and_rest(b, x)[0]
+
+
+def exp_and_rest(b: Builder, x: Var) -> tuple[Var, Expr]:
+    """Return e^x, and what rounding it lost, relative to it."""
     e = _reduced(b, x, 1.0)
     common = b.let(compare("lt", absolute(x), 708.0 if b.wide else 86.5), "common")
-    p = b.let(1.0 + (e.high + e.small), "p")
+    part = b.let(e.high + e.small, "part")
+    p = b.let(1.0 + part, "p")
     result = b.register(b.from_bits(b.bits(p) + (b.bits(e.shifted) << (b.format.digits - 1))), "result")
     with b.unless(common):
         gradual = scale_by_power(b, p, e.shifted, compare("lt", x, 0.0))
         b.store(result, select(common, b.value_of(result), within_range(b, x, gradual, _EXP_RANGE[b.wide])))
-    return b.load(result, "result")
+    # 1 / p is nearly 2 - p.
+    return b.load(result, "result"), ((1.0 - p) + part) * (2.0 - p)
 
 
 def scale_by_power(b: Builder, p: Expr, shifted: Expr, small: Expr) -> Expr:

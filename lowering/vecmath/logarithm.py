@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 
 from jitflow.expr import Expr, Var, cast, compare, eq, select
-from lowering.vecmath.builder import Builder, absolute, fast_two_sum, two_product
-from lowering.vecmath.exponential import LN2_F32, LN2_F64, exp
+from lowering.vecmath.builder import Builder, absolute, fast_two_sum, two_product, two_sum
+from lowering.vecmath.exponential import LN2_F32, LN2_F64, exp_and_rest
 
 # (log(1+f) - f + f^2/2) / f^3 for sqrt(1/2) <= 1+f <= sqrt(2); errors 2^-27.4 and 2^-58.8.
 _LOG_F32 = (0.3333333, -0.25000823, 0.2000126, -0.16623321, 0.14200954, -0.13159741, 0.12767424, -0.07643305)
@@ -127,7 +127,8 @@ def log(b: Builder, x: Var) -> Expr:
     least = sqrt_half(b)
     common, u = scaled_bits(b, x, least)
     k, f = _exponent_and_fraction(b, u, least)
-    return _with_special_values(b, x, common, _log_sum(b, k, f, None))
+    total, low = _log_pair(b, k, f, None)
+    return _with_special_values(b, x, common, total + low)
 
 
 def log2(b: Builder, x: Var) -> Expr:
@@ -145,19 +146,18 @@ def log10(b: Builder, x: Var) -> Expr:
 
 def log1p(b: Builder, x: Var) -> Expr:
     """log(1 + x) = log(u + c), where u is 1 + x rounded and c what that lost: log(u) + c/u, nearly."""
-    shift = b.format.digits - 1
     u = b.let(1.0 + x, "u")
     lost = b.let(b.at_most(x, 1.0) - (u - b.at_least(x, 1.0)), "lost")
     least = sqrt_half(b)
     bits = b.let(b.bits(u) - least, "bits")
     k, f = _exponent_and_fraction(b, bits, least)
-    scale = b.from_bits(b.bits(b.const(1.0)) - (bits & (-1 << shift)))
     # Far from 1 nothing is lost that matters, but 2^-k is no number any more.
     common = b.let(compare("gt", x, -1.0) & compare("lt", x, 2.0 ** (b.format.bias - 7)), "common")
-    rest = b.register(lost * scale, "rest")
+    rest = b.register(lost * _inverse_power(b, bits), "rest")
     with b.unless(common):
         b.store(rest, select(common, b.value_of(rest), b.const(0.0)))
-    value = b.let(_log_sum(b, k, f, b.load(rest, "rest")), "value")
+    total, low = _log_pair(b, k, f, b.load(rest, "rest"))
+    value = b.let(total + low, "value")
     # The result has the sign of x, that of zero included.
     signed = b.from_bits(b.bits(value) | (b.bits(x) & b.sign_bit()))
     result = b.register(signed, "result")
@@ -169,12 +169,30 @@ def log1p(b: Builder, x: Var) -> Expr:
 
 
 def logaddexp(b: Builder, x: Var, y: Var) -> Expr:
-    """log(e^x + e^y) = max(x, y) + log1p(e^-|x - y|)."""
-    greater = select(compare("gt", x, y), x, y)
-    e = b.let(exp(b, b.let(-absolute(x - y), "difference")), "e")
-    value = greater + log1p(b, e)
-    # The difference of two equal infinities is none.
-    return select(eq(x, y), x + math.log(2), value)
+    """log(e^x + e^y) = g + log1p(e^d) with g = max(x, y) and d = min(x, y) - g.
+
+    Where g is negative the two terms may cancel, hence what rounding d, e^d and 1 + e^d lost is kept.
+    """
+    first = b.let(compare("gt", x, y), "first")
+    g, least = b.let(select(first, x, y), "g"), b.let(select(first, y, x), "least")
+    d, d_lost = two_sum(b, least, -g)
+    e, e_lost = exp_and_rest(b, d)
+    # Far apart, where e^d is 0, and of infinities the rests are no numbers.
+    near = compare("ge", d, -746.0 if b.wide else -104.0)
+    relative = select(near, d_lost + e_lost, b.const(0.0))
+    u = b.let(1.0 + e, "u")
+    lost = ((1.0 - u) + e) + e * relative
+    bits = b.let(b.bits(u) - sqrt_half(b), "bits")
+    k, f = _exponent_and_fraction(b, bits, sqrt_half(b))
+    total, rest = _log_pair(b, k, f, b.let(lost * _inverse_power(b, bits), "rest"))
+    whole, whole_lost = two_sum(b, g, total)
+    special = select(eq(least, least), g, least)
+    return select(compare("lt", absolute(g), math.inf), whole + (whole_lost + rest), special)
+
+
+def _inverse_power(b: Builder, u: Var) -> Expr:
+    """Return 2^-k, where `u` holds the bits of 2^k (1 + f) less those of the smallest 1 + f."""
+    return b.from_bits(b.bits(b.const(1.0)) - (u & (-1 << (b.format.digits - 1))))
 
 
 def scaled_bits(b: Builder, x: Var, least: Expr) -> tuple[Var, Var]:
@@ -203,8 +221,8 @@ def as_float(b: Builder, n: Expr) -> Expr:
     return b.from_bits(n + b.bits(b.const(b.format.magic))) - b.format.magic
 
 
-def _log_sum(b: Builder, k: Var, f: Var, rest: Expr | None) -> Expr:
-    """Return ``k * ln(2) + log(1 + f + rest)``, with a `rest` below the last place of 1 + f."""
+def _log_pair(b: Builder, k: Var, f: Var, rest: Expr | None) -> tuple[Var, Expr]:
+    """Return ``k * ln(2) + log(1 + f + rest)`` as a number and its rest; `rest` is below the last place of 1 + f."""
     high, low = LN2_F64 if b.wide else LN2_F32
     f2 = b.let(f * f, "f2")
     p = b.polynomial(f, f2, _LOG_F64) if b.wide else b.horner(f, _LOG_F32)
@@ -214,7 +232,7 @@ def _log_sum(b: Builder, k: Var, f: Var, rest: Expr | None) -> Expr:
     if rest is not None:
         # The slope of the logarithm is 1 / (1 + f): three terms of its series are enough for so small a rest.
         lost = b.mad(rest, b.mad(f - 1.0, f, 1.0), lost)
-    return total + b.mad(b.mad(p, f, -0.5), f2, lost)
+    return total, b.mad(b.mad(p, f, -0.5), f2, lost)
 
 
 def _log_to_base(
