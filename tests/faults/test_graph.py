@@ -222,6 +222,15 @@ def test_f38_shifts_by_the_width_or_more_are_defined() -> None:
                 np.testing.assert_array_equal(right, values >> np.int32(width))
 
 
+def test_f38_shifts_by_a_literal_and_of_one_number() -> None:
+    x, one = jf.placeholder("x", jf.int32, (3,)), jf.placeholder("one", jf.int32, ())
+    fetches = [x << 32, x >> 32, one << 32, one >> 32, one << 31, one >> 33]
+    values = np.array([-3, 0, 7], np.int32)
+    with jf.Session(fetches) as session:
+        got = session.run(fetches, {x: values, one: np.int32(-3)})
+    assert [g.tolist() for g in got] == [[0, 0, 0], [-1, 0, 0], 0, -1, -(2**31), -1]
+
+
 # ---- indices
 
 
