@@ -102,7 +102,7 @@ def trace(node: Node, index: Subscripts) -> Traced:
 def _wanted(expr: Expr, found: Mapping[Element, Var]) -> set[Var]:
     """Return the variables that `expr` needs: not those in an arm that a literal condition has ruled out."""
     wanted = set(free_vars(expr))
-    for (_, index), var in reversed(found.items()):
+    for (_, index), var in reversed(list(found.items())):
         if var in wanted:
             for s in index:
                 wanted |= free_vars(s)
