@@ -552,6 +552,24 @@ def _kernel_searchsorted(b: KernelBuilder, out: Memory, x1: Memory, x2: Memory, 
             b.store(out, (*i, *j), cast(place.get(), int64))
 
 
+def _numpy_searchsorted(x1: Array, x2: Array, *, side: str) -> Array:
+    """Search by the bits of the place, as the kernel states it: defined also where `x1` is not sorted.
+
+    (Where it is, this is numpy's answer; where not, numpy's own depends on the order in which it happens to look.)
+    """
+
+    def precedes(a: Array, b: Array) -> Array:
+        return (a < b) | (a == a) & (b != b)
+
+    n, place = len(x1), np.zeros(x2.shape, np.int64)
+    for s in reversed(range(n.bit_length())):
+        next_ = place + (1 << s)
+        here = x1[np.minimum(next_, n) - 1]
+        comes = precedes(here, x2) if side == "left" else ~precedes(x2, here)
+        place = np.where((next_ <= n) & comes, next_, place)
+    return place
+
+
 def _samples_searchsorted(rng: np.random.Generator) -> Iterator[Sample]:
     for side in ("left", "right"):
         for n, shape in ((0, (3,)), (1, ()), (9, (2, 5)), (40, (0, 2)), (7, (100,))):
@@ -570,7 +588,7 @@ searchsorted_op: OpDef = define_op(
     "searchsorted",
     infer=_infer_searchsorted,
     kernel=_kernel_searchsorted,
-    numpy=lambda x1, x2, *, side: np.asarray(np.searchsorted(x1, x2, side=side)),
+    numpy=_numpy_searchsorted,
     vjp=lambda ct, out, x1, x2, *, side: (None, None),
     samples=_samples_searchsorted,
     exact=True,

@@ -220,3 +220,18 @@ def test_rows_are_sorted_in_parallel_with_memory_of_their_own() -> None:
     text = jf.Session(jf.sort(jf.placeholder("x", jf.float32, ("k", "n")))).dump("loops")
     assert "parallel i0 in k:" in text
     assert text.index("parallel") < text.index("alloc values")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_search_in_what_is_not_sorted_is_as_defined_as_any_other(side: str) -> None:
+    rng = np.random.default_rng(4)
+    x, v = jf.placeholder("x", jf.uint64, ("n",)), jf.placeholder("v", jf.uint64, ("m",))
+    y = jf.searchsorted(x, v, side=side)
+    with jf.Session(y) as session:
+        for n in (0, 1, 2, 7, 20):
+            for line in (rng.integers(0, 9, n, np.uint64), np.sort(rng.integers(0, 9, n, np.uint64))):
+                feeds = {x: line, v: np.arange(10, dtype=np.uint64)}
+                got = session.run(y, feeds)
+                np.testing.assert_array_equal(got, jf.interpret(y, feeds))
+                if np.all(line[:-1] <= line[1:]):
+                    np.testing.assert_array_equal(got, np.searchsorted(line, feeds[v], side=side))
