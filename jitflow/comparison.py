@@ -16,6 +16,7 @@ import numpy as np
 
 from jitflow.config import override
 from jitflow.dtypes import DType, as_dtype
+from jitflow.errors import FeedError
 from jitflow.graph import Node, toposort
 from jitflow.interp import interpret
 from jitflow.session import Session
@@ -99,6 +100,11 @@ def compare(
     >>> jf.compare(jf.exp(x), {x: np.ones(5, np.float32)}).ok
     True
     """
+    if not isinstance(feeds or {}, Mapping):
+        raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
+    for limit, what in ((rtol, "rtol"), (atol, "atol")):
+        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
+            raise FeedError(f"compare: {what} must be a number of at least 0, got {limit!r}")
     feeds = dict(feeds or {})
     roots = list(dict.fromkeys(flatten(fetches)))
     start = time.perf_counter()

@@ -115,6 +115,8 @@ float64 = DType("float64", "f64", "f", 64, "double", "f64")
 index = DType("index", "index", "x", 64, "i64", "s64")
 
 ALL = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64)
+#: Characters in the longest text that may name a dtype; numpy's parser takes long for long ones.
+LONGEST_NAME = 64
 #: What placeholders, variables and constants accept.
 SUPPORTED = ALL
 _BY_NAME = {d.name: d for d in (*ALL, index)}
@@ -150,8 +152,10 @@ def as_dtype(x: Any) -> DType:
     else:
         if x is None:
             raise DTypeError("None is no dtype; name one, such as jitflow.float32")
-        if x == bfloat16.name:
+        if isinstance(x, str) and x == bfloat16.name:
             return bfloat16
+        if isinstance(x, str) and len(x) > LONGEST_NAME:
+            raise DTypeError(f"a text of {len(x)} characters is no dtype; supported are {_names()}")
         try:
             given = np.dtype(x)
         except (TypeError, ValueError):  # the latter of what has a `dtype` that is none of numpy's

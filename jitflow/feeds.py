@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitflow.dtypes import DType, bfloat16, numpy_dtype
-from jitflow.errors import DTypeError, FeedError, FeedIndexError, at_site
+from jitflow.errors import FeedError, FeedIndexError, FeedTypeError, at_site
 from jitflow.expr import Expr, Var
 from jitflow.graph import Node, name_nodes, toposort
 from jitflow.halves import nearest_half
@@ -35,7 +35,7 @@ def bind_feeds(fetches: Sequence[Node], feeds: Mapping[Any, Any]) -> Binding:
     """Return the arrays that `feeds` (by tensor or name) give to the graph below `fetches`, checked.
 
     Raises FeedError for a feed that is missing, unknown, not needed, given twice, or of another dtype or shape; and
-    for dims that do not fit together. Raises DTypeError (a TypeError) for what is no array of numbers at all.
+    for dims that do not fit together. Raises FeedTypeError for what is no array of numbers at all.
     """
     if not isinstance(feeds, Mapping):
         raise FeedError(f"feeds must be a dict from tensors or names to values, got {type(feeds).__name__}")
@@ -75,7 +75,7 @@ def _resolve(feeds: Mapping[Any, Any], names: dict[Node, str]) -> dict[Node, Any
 def _located_feed(value: Any, node: Node, name: str) -> Array:
     try:
         return as_feed(value, node, name)
-    except (FeedError, DTypeError) as error:
+    except FeedError as error:
         raise type(error)(at_site(str(error), node.site)) from None
 
 
@@ -87,9 +87,9 @@ def as_feed(value: Any, node: Node, name: str) -> Array:
     """
     dtype, of = node.dtype, numpy_dtype(node.dtype)
     if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"feed {name!r}: masked arrays are not supported; fill them first")
+        raise FeedTypeError(f"feed {name!r}: masked arrays are not supported; fill them first")
     if value is None:
-        raise DTypeError(f"feed {name!r}: None is no array")
+        raise FeedTypeError(f"feed {name!r}: None is no array")
     if isinstance(value, (bool, int, float, list, tuple)) and not isinstance(value, np.generic):
         array = _from_python(value, dtype, name)
     else:
@@ -98,7 +98,7 @@ def as_feed(value: Any, node: Node, name: str) -> Array:
             native = array.dtype.newbyteorder("=")
             if native != of or array.dtype.kind == "O":
                 if array.dtype.kind not in "biuf" and array.dtype != bfloat16:
-                    raise DTypeError(f"feed {name!r}: expected an array of {dtype}, got {type(value).__name__}")
+                    raise FeedTypeError(f"feed {name!r}: expected an array of {dtype}, got {type(value).__name__}")
                 hint = f"; convert it with astype({dtype.name!r})"
                 raise FeedError(f"feed {name!r}: expected dtype {dtype}, got {array.dtype}{hint}")
             array = array.astype(native)
@@ -120,14 +120,14 @@ def _from_python(value: Any, dtype: DType, name: str) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError) as error:
-        raise DTypeError(f"feed {name!r}: {error}") from None
+        raise FeedTypeError(f"feed {name!r}: {error}") from None
     if array.size == 0:
         return np.zeros(array.shape, numpy_dtype(dtype))
     if array.dtype == numpy_dtype(dtype):
         return array
     kind = "i" if array.dtype.kind == "u" else array.dtype.kind
     if kind not in _ORDER:
-        raise DTypeError(f"feed {name!r}: expected numbers of {dtype}, got {array.dtype}")
+        raise FeedTypeError(f"feed {name!r}: expected numbers of {dtype}, got {array.dtype}")
     if _ORDER.index(kind) > _ORDER.index(dtype.kind.replace("u", "i")):
         raise FeedError(f"feed {name!r}: expected dtype {dtype}, got Python numbers of kind {array.dtype}")
     if dtype.is_integer and not (dtype.min <= int(array.min()) and int(array.max()) <= dtype.max):

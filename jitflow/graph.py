@@ -276,6 +276,15 @@ def located(error: JitflowError) -> JitflowError:
     return type(error)(at_site(text, user_site()))
 
 
+@contextmanager
+def within(what: str) -> Iterator[None]:
+    """Let errors of the operators that `what` consists of begin with the name of what the user called."""
+    try:
+        yield
+    except JitflowError as error:
+        raise located(type(error)(f"{what}: {error}")) from None
+
+
 _OWN = tuple(str(Path(__file__).resolve().parent) + sep for sep in ("/", "\\"))
 
 
@@ -380,8 +389,8 @@ def make_variable(name: str | None, value: np.ndarray[Any, Any] | ArrayData) -> 
 
 def make_constant(value: Any, dtype: DType | None = None) -> Node:
     """Return the constant `value`, converted to `dtype` if that is given."""
-    if dtype is not None and type(value) in (bool, int, float):
-        # The bits of a float, since -0.0 == 0.0; and its type, since True == 1.
+    if dtype is not None and type(value) in (bool, int, float) and value == value:
+        # The bits of a float, since -0.0 == 0.0 (not of a NaN, whose sign hex omits); and its type, since True == 1.
         return _scalar_constant(type(value).__name__, value.hex() if type(value) is float else value, dtype)
     if dtype is not None and isinstance(value, (bool, int, float)):
         array = scalar_array(value, dtype)

@@ -360,11 +360,11 @@ class _About:
 def _open(path: str, *, folder: int | None = None, flags: int = 0) -> FileIO:
     """Open a regular file, without waiting for one that is none to be ready."""
     flags |= os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = FileIO(os.open(path, flags, dir_fd=folder), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    number = os.open(path, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
         raise located(FormatError(f"{path}: byte 0: this is no regular file"))
-    return file
+    return FileIO(number, "rb")
 
 
 def _open_beside(path: Path, name: str) -> FileIO:

@@ -257,6 +257,10 @@ class Session:
                 raise GraphError(at_site(f"input {node!r} is no part of this session's graph", node.site))
             if node in fed[:k]:
                 raise FeedError(at_site(f"input {self._name(node)!r} of the function is named twice", node.site))
+        if not isinstance(name, str):
+            raise GraphError(f"a function's name is a string, got {type(name).__name__}")
+        if native is not None and not isinstance(native, bool):
+            raise GraphError(f"native must be True, False or None, got {native!r}")
         nodes = flatten(outputs, self._nodes)
         key = (fed, tuple(nodes))
         with self._lock:

@@ -272,21 +272,21 @@ def canonicalize(value: object, spec: ArraySpec, signature: ProgramSignature) ->
         array = _from_foreign(value, spec)
     _check_dtype(array, spec, signature)
     check_shape(array, spec, signature)
-    return _in_place(array, spec.dtype)
+    return _in_place(array, spec)
 
 
-def _in_place(array: Array, dtype: DType) -> Array:
-    """Return `array`, whose values are of `dtype`, or a copy if programs cannot read its memory."""
+def _in_place(array: Array, spec: ArraySpec) -> Array:
+    """Return `array`, whose values are of the dtype of `spec`, or a copy if programs cannot read its memory."""
     # numpy says of swapped bfloat16 that they are native; but they are not equal to the native ones.
-    flags, of = array.flags, numpy_dtype(dtype)
+    flags, of = array.flags, numpy_dtype(spec.dtype)
     if flags.c_contiguous and flags.aligned and array.dtype == of:
         return array
     try:
         return np.array(array, dtype=of, order="C", copy=True)
     except MemoryError:
-        raise OutOfMemoryError(
-            f"no memory for {array.size * array.itemsize} bytes of a contiguous copy of an input of shape {array.shape}"
-        ) from None
+        what = f"a contiguous copy of input {spec.name!r} of shape {array.shape}"
+        message = f"no memory for {array.size * array.itemsize} bytes of {what}"
+        raise OutOfMemoryError(at_site(message, spec.site)) from None
 
 
 def _from_foreign(value: object, spec: ArraySpec) -> Array:
@@ -319,7 +319,7 @@ def _from_python(value: object, spec: ArraySpec, signature: ProgramSignature) ->
             raise _no_array(value, spec, "its rows differ in shape") from None
         _check_dtype(array, spec, signature)
         check_shape(array, spec, signature)
-        return _in_place(array, dtype)
+        return _in_place(array, spec)
     for weak in (float, int, bool):
         if dtype.kind not in _WEAK_KINDS[weak] and any(_scalar_type(t) is weak for t in kinds):
             message = f"{_declared(spec, signature)}, got Python values of type {weak.__name__}"

@@ -15,7 +15,7 @@ import numpy as np
 from jitflow.dtypes import SUPPORTED, float32, float64, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError, StaticIndexError
 from jitflow.expr import Expr, as_index
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, constant_op, define_op, located
+from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, constant_op, define_op, located, within
 from jitflow.graph import make_constant as constant
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.broadcast import broadcast_to
@@ -144,17 +144,23 @@ def update_at(x: Operand, key: Any, value: Operand, mode: str) -> Node:
     return reshape_to(_scatter(reshape_to(node, (count,)), places, new, 0, mode), node.shape)
 
 
+def _spread(new: Node, shape: Shape) -> Node:
+    """Return a value broadcast to the elements that a key picks."""
+    with within("at"):
+        return broadcast_to(new, shape)
+
+
 def _scatter(x: Node, indices: Node, new: Node, axis: int, mode: str) -> Node:
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     count = element_count(indices.shape)
-    flat = reshape_to(broadcast_to(new, (*before, *indices.shape, *after)), (*before, count, *after))
+    flat = reshape_to(_spread(new, (*before, *indices.shape, *after)), (*before, count, *after))
     return scatter_op(x, reshape_to(indices, (count,)), flat, axis=axis, mode=mode)
 
 
 def _update_block(x: Node, parsed: ParsedKey, new: Node, mode: str) -> Node:
     full = [parsed.slices.get(k, (0, n, 1)) for k, n in enumerate(x.shape)]
     sizes: Shape = tuple(size for _, size, _ in full)
-    block = reshape_to(broadcast_to(new, parsed.picked_shape()), sizes)
+    block = reshape_to(_spread(new, parsed.picked_shape()), sizes)
     if not full:
         return _COMBINE[mode](x, block)
     starts, steps = tuple(start for start, _, _ in full), tuple(step for _, _, step in full)
@@ -191,5 +197,5 @@ def _where(x: Node, mask: Node, new: Node, mode: str) -> Node:
         what = f"at: a value of shape {shape_text(new.shape)} where a mask picks elements of shape {shape_text(rest)}"
         raise located(ShapeError(f"{what}; how many there are depends on the run, so the value is the same for all"))
     chosen = broadcast_to(reshape_to(mask, (*mask.shape, *(1 for _ in rest))), x.shape)
-    changed = _COMBINE[mode](x, broadcast_to(broadcast_to(new, rest), x.shape))
+    changed = _COMBINE[mode](x, broadcast_to(_spread(new, rest), x.shape))
     return where_op(chosen, changed, x)

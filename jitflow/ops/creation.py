@@ -24,6 +24,7 @@ from jitflow.graph import (
     located,
     make_constant,
     scalar_array,
+    within,
 )
 from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
@@ -131,7 +132,8 @@ def full(shape: Any, fill_value: Operand, *, dtype: Any = None, device: Any = No
     to = None if dtype is None else checked_dtype(dtype)
     if not is_weak(fill_value):
         node = as_node(fill_value)
-        return broadcast_to(node if to is None else astype(node, to), wanted)
+        with within("full"):
+            return broadcast_to(node if to is None else astype(node, to), wanted)
     value = scalar_array(fill_value, to) if to is not None else np.asarray(as_python_array(fill_value))
     return full_op(shape=wanted, value=ArrayData(value))
 

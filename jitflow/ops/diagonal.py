@@ -10,7 +10,7 @@ import numpy as np
 from jitflow.dtypes import SUPPORTED, float64
 from jitflow.errors import ShapeError
 from jitflow.expr import Expr, as_index, const, eq, maximum, minimum, select
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
+from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, within
 from jitflow.ops.reduce import sum
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
@@ -148,4 +148,5 @@ def trace(x: Operand, /, *, offset: int = 0, dtype: Any = None) -> Node:
     >>> jf.interpret(jf.linalg.trace(jf.constant([[1, 2], [3, 4]])), {})
     array(5)
     """
-    return sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)
+    with within("trace"):
+        return sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)

@@ -174,7 +174,10 @@ def _index_arrays(item: Any) -> list[_Picks]:
     """Return what `item` picks: indices along one axis, or those of a mask along each of its axes."""
     if isinstance(item, (bool, np.bool_, float)):
         raise located(DTypeError(f"indexing: {item!r} is no index"))
-    node = as_node(np.asarray(item, dtype=np.int64) if isinstance(item, (list, tuple)) and not item else item)
+    try:
+        node = as_node(np.asarray(item, dtype=np.int64) if isinstance(item, (list, tuple)) and not item else item)
+    except DTypeError:
+        raise located(DTypeError(f"indexing: {item!r} is no index")) from None
     if node.dtype.is_integer:
         return [_Picks(node)]
     if not node.dtype.is_bool:

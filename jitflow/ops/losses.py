@@ -14,7 +14,7 @@ from jitflow.dtypes import DType, as_dtype, float32, float64, float_of, int64
 from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.activations import softplus_op
-from jitflow.ops.axes import normalize_axis
+from jitflow.ops.axes import as_number, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
 from jitflow.ops.compare import equal_op, greater_equal_op, less_op, logical_and_op, where_op
@@ -101,6 +101,7 @@ def huber(x: Operand, y: Operand, /, *, delta: float = 1.0, reduction: str = "me
     >>> jf.interpret(jf.nn.huber(jf.constant([1.0, 9.0]), 0.0, reduction="none"), {})
     array([0.5, 8.5])
     """
+    delta = as_number(delta, "huber: delta")
     if not delta > 0:
         raise located(OutOfBoundsError(f"huber: delta must be positive, got {delta}"))
     dtype, (a, b) = _widened(x, y)

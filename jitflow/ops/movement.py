@@ -6,7 +6,6 @@ Their element rules are index arithmetic, so that they cost nothing once fused.
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -146,8 +145,9 @@ def reshape(x: Operand, /, shape: Any, *, copy: bool | None = None) -> Node:
     (n, 2, 3)
     """
     node = as_node(x)
-    items = list(shape) if isinstance(shape, (tuple, list)) else [shape]
-    unknown = [k for k, d in enumerate(items) if not isinstance(d, (str, Expr)) and d is not None and _is_minus_one(d)]
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim > 0)
+    items = list(shape) if several else [shape]
+    unknown = [k for k, d in enumerate(items) if isinstance(d, (int, np.integer)) and d == -1]
     if not unknown:
         return reshape_to(node, checked_shape(items))
     if len(unknown) > 1:
@@ -156,10 +156,6 @@ def reshape(x: Operand, /, shape: Any, *, copy: bool | None = None) -> Node:
     items = list(rest)
     items.insert(unknown[0], _missing_dim(node.shape, rest))
     return reshape_to(node, tuple(items))
-
-
-def _is_minus_one(d: Any) -> bool:
-    return hasattr(d, "__index__") and operator.index(d) == -1
 
 
 def _missing_dim(shape: Shape, rest: Shape) -> Dim:

@@ -207,7 +207,10 @@ def percentile(x: Operand, q: Operand, /, *, axis: Axis = None, method: str = "l
     """
     node = as_node(q)
     if node.op is constant_op and not node.dtype.is_bool:
-        share: Operand = make_constant(node.attr("value").array.astype(np.float64) / 100, float64)
+        values: np.ndarray[Any, Any] = node.attr("value").array.astype(np.float64)
+        if not ((values >= 0) & (values <= 100)).all():
+            raise located(GraphError(f"percentile: q must lie between 0 and 100, got {values.tolist()}"))
+        share: Operand = make_constant(values / 100, float64)
     else:
         share = divide(node, 100.0)
     return quantile(x, share, axis=axis, method=method, keepdims=keepdims)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jitflow.dtypes import int64
 from jitflow.errors import DataDependentShapeError, DTypeError, ShapeError
-from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant
+from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant, within
 from jitflow.ops.axes import as_int, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.index import take_op
@@ -132,7 +132,8 @@ def _known_counts(repeats: Any) -> np.ndarray[Any, Any] | None:
     """Return several numbers of copies as an array; None if `repeats` is a single one."""
     if isinstance(repeats, (SymDim, int)):
         return None
-    node = as_node(repeats)
+    with within("repeat"):
+        node = as_node(repeats)
     if node.op is not constant_op:
         advice = "give the numbers as a Python list or an array, or take at indices of a known length"
         raise located(DataDependentShapeError(f"repeat: the shape would depend on the values of {node!r}; {advice}"))

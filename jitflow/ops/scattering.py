@@ -16,7 +16,7 @@ import numpy as np
 from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, float_of, int64, promote
 from jitflow.errors import DTypeError, GraphError, IndexRangeError, ShapeError, StaticIndexError
 from jitflow.expr import Binary, Expr, as_index, compare, const, const_index
-from jitflow.graph import OPS, Node, OpDef, Operand, Sample, as_node, define_op, is_weak, located, make_constant
+from jitflow.graph import OPS, Node, OpDef, Operand, Sample, as_node, define_op, is_weak, located, make_constant, within
 from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import Dims, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import broadcast_to
@@ -396,7 +396,9 @@ def scatter(x: Operand, indices: Operand, updates: Operand, /, *, axis: int = 0,
     k = normalize_axis(axis, len(node.shape), "scatter")
     before, after = node.shape[:k], node.shape[k + 1 :]
     count = element_count(where.shape)
-    full = broadcast_to(as_updates(updates, node.dtype, "scatter"), (*before, *where.shape, *after))
+    new = as_updates(updates, node.dtype, "scatter")
+    with within("scatter"):
+        full = broadcast_to(new, (*before, *where.shape, *after))
     flat = reshape_to(full, (*before, count, *after))
     return scatter_op(node, reshape_to(where, (count,)), flat, axis=k, mode=mode)
 
@@ -444,7 +446,8 @@ def scatter_along_axis(x: Operand, indices: Operand, updates: Operand, /, *, axi
     new = as_updates(updates, node.dtype, "scatter_along_axis")
     if len(where.shape) == len(node.shape):  # otherwise inference says what is wrong
         full = tuple(where.shape[a] if a == k else d for a, d in enumerate(node.shape))
-        where, new = broadcast_to(where, full), broadcast_to(new, full)
+        with within("scatter_along_axis"):
+            where, new = broadcast_to(where, full), broadcast_to(new, full)
     return scatter_along_axis_op(node, where, new, axis=k, mode=mode)
 
 
@@ -452,6 +455,8 @@ def _segments(data: Operand, segment_ids: Operand, num_segments: Any, what: str)
     node, ids = as_node(data), as_node(segment_ids)
     if not node.shape:
         raise located(ShapeError(f"{what}: data needs an axis of segments, got a 0-d tensor"))
+    if not ids.dtype.is_integer:
+        raise located(DTypeError(f"{what}: segment_ids must be integers, got {ids.dtype}"))
     try:
         return node, ids, as_dim(num_segments)
     except ShapeError as error:

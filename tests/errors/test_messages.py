@@ -257,6 +257,31 @@ ARGUMENTS: list[Case] = [
         ValueError,
         "histogram: range must be two numbers, got True",
     ),
+    (
+        lambda: jf.percentile(x(), 101),
+        jf.GraphError,
+        ValueError,
+        "percentile: q must lie between 0 and 100, got 101.0",
+    ),
+    (
+        lambda: jf.full((2,), jf.zeros((3,))),
+        jf.ShapeError,
+        ValueError,
+        "full: broadcast_to: (3,) does not broadcast to (2,): axis -1: 2 and 3 differ",
+    ),
+    (
+        lambda: jf.segment_max(x(), jf.zeros((2,)), 3),
+        jf.DTypeError,
+        TypeError,
+        "segment_max: segment_ids must be integers, got float64",
+    ),
+    (
+        lambda: x().at[0].set(jf.zeros((4,), dtype=jf.float32)),
+        jf.ShapeError,
+        ValueError,
+        "at: broadcast_to: (4,) does not broadcast to (3,): axis -1: 3 and 4 differ",
+    ),
+    (lambda: x()["a"], jf.DTypeError, TypeError, "indexing: 'a' is no index"),
     (lambda: jf.parse_graph(3), jf.DTypeError, TypeError, "parse_graph takes text, got int"),  # type: ignore[arg-type]
     (lambda: jf.show_graph("x"), jf.DTypeError, TypeError, "a graph is shown from Tensors, got str"),
     (
@@ -276,8 +301,10 @@ ARGUMENTS: list[Case] = [
         lambda: jf.zeros((2,), device=np.zeros(2)),
         jf.DeviceError,
         RuntimeError,
-        "zeros: a tensor cannot be on device array([0., 0.]); the device is chosen for a whole graph, as in "
-        "jf.Session(fetches, device='cpu')",
+        (
+            "zeros: a tensor cannot be on device array([0., 0.]); the device is chosen for a whole graph, as in "
+            "jf.Session(fetches, device='cpu')"
+        ),
     ),
 ]
 

@@ -7,7 +7,7 @@ import pytest
 
 import jitflow as jf
 from jitflow.dtypes import bool_, float32, float64, int32, int64
-from jitflow.errors import CompilerBug, DTypeError, FeedError, GraphError, IndexRangeError
+from jitflow.errors import CompilerBug, FeedError, FeedTypeError, GraphError, IndexRangeError
 from jitflow.graph import OPS, Node, define_op, make_constant, make_placeholder, make_variable
 from jitflow.interp import interpret
 from jitflow.types import TensorType, as_shape
@@ -96,11 +96,11 @@ def test_f22_f23_f30_feeds_that_do_not_fit_are_refused() -> None:
     refused("expected dtype float32, got float64; convert it with astype", y, {x: np.ones((2, 3))})
     refused(r"expected shape \(n, 3\), got \(2, 4\)", y, {x: ones(2, 4)})
     refused(r"expected shape \(n, 3\), got \(3,\)", y, {x: ones(3)})
-    refused("masked arrays", y, {x: np.ma.masked_array(good)}, DTypeError)
-    refused("None is no array", y, {x: None}, DTypeError)
-    refused("expected an array of float32, got str", y, {x: "abc"}, DTypeError)
-    refused("expected an array of float32", y, {x: np.ones((2, 3), complex)}, DTypeError)
-    refused("feed 'image': ", y, {x: [[1, 2, 3], [1]]}, DTypeError)
+    refused("masked arrays", y, {x: np.ma.masked_array(good)}, FeedTypeError)
+    refused("None is no array", y, {x: None}, FeedTypeError)
+    refused("expected an array of float32, got str", y, {x: "abc"}, FeedTypeError)
+    refused("expected an array of float32", y, {x: np.ones((2, 3), complex)}, FeedTypeError)
+    refused("feed 'image': ", y, {x: [[1, 2, 3], [1]]}, FeedTypeError)
 
 
 def test_python_numbers_and_lists_take_the_dtype_if_they_can() -> None:

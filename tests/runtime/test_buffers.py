@@ -481,7 +481,7 @@ def test_a_copy_that_does_not_fit_is_a_memory_error_with_the_bytes() -> None:
     spec = ArraySpec("x", float32, (Slot(0),))
     signature = ProgramSignature("measure", "run", (spec,), (), n_slots=1)
     endless = np.broadcast_to(np.float32(1), (1 << 50,))
-    with pytest.raises(OutOfMemoryError, match=f"^no memory for {1 << 52} bytes of a contiguous copy of an input"):
+    with pytest.raises(OutOfMemoryError, match=f"^no memory for {1 << 52} bytes of a contiguous copy of input 'x'"):
         canonicalize(endless, spec, signature)
 
 
