@@ -1,30 +1,20 @@
-"""``jitflow.linalg``: the linear algebra of the array API standard that needs no factorisation, as users call it."""
+"""``jitflow.linalg``: the linear algebra of the array API standard that needs no factorisation, as users call it.
+
+They are written in `jitflow.ops` and made public there (`jitflow.public`).
+"""
 
 from __future__ import annotations
 
-from jitflow.ops import linalg
-from jitflow.tensor import lift
+from typing import Any
 
-__all__ = [
-    "cross",
-    "diagonal",
-    "matmul",
-    "matrix_norm",
-    "matrix_transpose",
-    "outer",
-    "tensordot",
-    "trace",
-    "vecdot",
-    "vector_norm",
-]
+import jitflow.ops  # noqa: F401  (operators make their functions public)
+from jitflow.tensor import functions_of
 
-cross = lift(linalg.cross)
-diagonal = lift(linalg.diagonal)
-matmul = lift(linalg.matmul)
-matrix_norm = lift(linalg.matrix_norm)
-matrix_transpose = lift(linalg.matrix_transpose)
-outer = lift(linalg.outer)
-tensordot = lift(linalg.tensordot)
-trace = lift(linalg.trace)
-vecdot = lift(linalg.vecdot)
-vector_norm = lift(linalg.vector_norm)
+_FUNCTIONS = functions_of("linalg")
+__all__ = sorted(_FUNCTIONS)
+globals().update(_FUNCTIONS)
+
+
+def __getattr__(name: str) -> Any:
+    # For tools that do not run the code: there may be more names than they see.
+    raise AttributeError(f"module 'jitflow.linalg' has no attribute {name!r}")

@@ -1,37 +1,20 @@
-"""``jitflow.random``: random numbers as functions of an explicit key, as users call them."""
+"""``jitflow.random``: random numbers as functions of an explicit key, as users call them.
+
+They are written in `jitflow.ops` and made public there (`jitflow.public`).
+"""
 
 from __future__ import annotations
 
-from jitflow.ops import philox as generator
-from jitflow.ops import random
-from jitflow.tensor import lift
+from typing import Any
 
-__all__ = [
-    "bernoulli",
-    "bits",
-    "categorical",
-    "choice",
-    "exponential",
-    "fold_in",
-    "key",
-    "normal",
-    "permutation",
-    "philox",
-    "randint",
-    "split",
-    "uniform",
-]
+import jitflow.ops  # noqa: F401  (operators make their functions public)
+from jitflow.tensor import functions_of
 
-bernoulli = lift(random.bernoulli)
-bits = lift(generator.bits)
-categorical = lift(random.categorical)
-choice = lift(random.choice)
-exponential = lift(random.exponential)
-fold_in = lift(generator.fold_in)
-key = lift(generator.key)
-normal = lift(random.normal)
-permutation = lift(random.permutation)
-philox = lift(generator.philox)
-randint = lift(random.randint)
-split = lift(generator.split)
-uniform = lift(random.uniform)
+_FUNCTIONS = functions_of("random")
+__all__ = sorted(_FUNCTIONS)
+globals().update(_FUNCTIONS)
+
+
+def __getattr__(name: str) -> Any:
+    # For tools that do not run the code: there may be more names than they see.
+    raise AttributeError(f"module 'jitflow.random' has no attribute {name!r}")

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NoReturn, ParamSpec, TypeAlias, overload
+from typing import Any, NoReturn, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from jitflow.ops import (
     sorting,
 )
 from jitflow.ops.axes import DEVICE, check_device
+from jitflow.public import SPACES
 from jitflow.types import SymDim, element_count, public_dim, shape_text
 
 P = ParamSpec("P")
@@ -72,38 +73,26 @@ def as_tensor(node: Node) -> Tensor:
         return tensor
 
 
-def lift(function: Callable[P, Node]) -> Callable[P, Tensor]:
-    """Return operator function `function` as users call it: the same name, signature and docstring, giving Tensors."""
+@functools.cache
+def lift(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return operator function `function` as users call it: Tensors where it gives Nodes, else the same."""
 
     @functools.wraps(function)
-    def lifted(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def lifted(*args: Any, **kwargs: Any) -> Any:
         try:
-            return as_tensor(function(*args, **kwargs))
+            made = function(*args, **kwargs)
         except RecursionError:
             raise _too_deep(function) from None
-
-    _describe(lifted, function, "Tensor")
-    return lifted
-
-
-@overload
-def lift_many(function: Callable[P, list[Node]]) -> Callable[P, list[Tensor]]: ...
-@overload
-def lift_many(function: Callable[P, tuple[Node, ...]]) -> Callable[P, tuple[Tensor, ...]]: ...
-def lift_many(function: Callable[P, Any]) -> Callable[P, Any]:
-    """Return an operator function that gives a list or tuple of Nodes as users call it; see `lift`."""
-
-    @functools.wraps(function)
-    def lifted(*args: P.args, **kwargs: P.kwargs) -> Any:
-        try:
-            nodes = function(*args, **kwargs)
-        except RecursionError:
-            raise _too_deep(function) from None
-        return type(nodes)(as_tensor(x) for x in nodes)
+        return as_tensor(made) if isinstance(made, Node) else type(made)(map(as_tensor, made))
 
     given = str(inspect.signature(function).return_annotation)
     _describe(lifted, function, given.replace("Node", "Tensor"))
     return lifted
+
+
+def functions_of(space: str) -> dict[str, Callable[..., Any]]:
+    """Return the functions that operators make public in name space `space`, by name, lifted."""
+    return {name: lift(function) for name, function in sorted(SPACES[space].items())}
 
 
 def _too_deep(function: Callable[..., Any]) -> JitflowError:

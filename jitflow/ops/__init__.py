@@ -1,7 +1,6 @@
 """Every operator, by module; importing this package fills `jitflow.graph.OPS`.
 
-A file put into this folder is found without being named anywhere. What users call is listed in `jitflow.functions` and
-`jitflow.nn`.
+A file put into this folder is found without being named anywhere; what users call is marked in it (`jitflow.public`).
 """
 
 from __future__ import annotations

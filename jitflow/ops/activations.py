@@ -29,6 +29,7 @@ from jitflow.ops.fold import first_greatest
 from jitflow.ops.maths import number
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.ops.trigonometric import erf_array, erf_op, tanh_op
+from jitflow.public import public
 from jitflow.types import TensorType
 
 # ---- relu
@@ -51,6 +52,7 @@ relu_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "nn")
 def relu(x: Operand, /) -> Node:
     """Return ``maximum(x, 0)`` elementwise; NaN stays NaN, and the derivative at 0 is 0.
 
@@ -89,6 +91,7 @@ silu_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "nn")
 def silu(x: Operand, /) -> Node:
     """Return ``x * sigmoid(x)`` elementwise. Integers and bool are taken as float64.
 
@@ -166,6 +169,7 @@ gelu_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "nn")
 def gelu(x: Operand, /, *, approximate: str = "none") -> Node:
     """Return ``x`` times the normal distribution function of `x`, elementwise.
 
@@ -252,6 +256,7 @@ leaky_relu_op = define_activation(
 )
 
 
+@public("nn")
 def leaky_relu(x: Operand, /, slope: float = 0.01) -> Node:
     """Return `x` where it is positive, else ``slope * x``. Integers and bool are taken as float64.
 
@@ -284,6 +289,7 @@ relu6_op = define_activation(
 )
 
 
+@public("nn")
 def relu6(x: Operand, /) -> Node:
     """Return `x` limited to 0 ... 6, elementwise; the derivative at both ends is 0.
 
@@ -309,6 +315,7 @@ hard_sigmoid_op = define_activation(
 )
 
 
+@public("nn")
 def hard_sigmoid(x: Operand, /) -> Node:
     """Return ``relu6(x + 3) / 6``: a sigmoid made of lines. Integers and bool are taken as float64.
 
@@ -336,6 +343,7 @@ hard_swish_op = define_activation(
 )
 
 
+@public("nn")
 def hard_swish(x: Operand, /) -> Node:
     """Return ``x * relu6(x + 3) / 6``: silu made of pieces of polynomials. Integers and bool are taken as float64.
 
@@ -375,6 +383,7 @@ elu_op = define_activation(
 )
 
 
+@public("nn")
 def elu(x: Operand, /, alpha: float = 1.0) -> Node:
     """Return `x` where it is positive, else ``alpha * (exp(x) - 1)``. Integers and bool are taken as float64.
 
@@ -399,6 +408,7 @@ selu_op = define_activation(
 )
 
 
+@public("nn")
 def selu(x: Operand, /) -> Node:
     """Return ``s * elu(x, a)`` with the s and a that keep mean 0 and variance 1 from layer to layer.
 
@@ -421,6 +431,7 @@ softplus_op = define_activation(
 )
 
 
+@public("jitflow", "nn")
 def softplus(x: Operand, /) -> Node:
     """Return ``log(1 + exp(x))`` elementwise, without overflow. Integers and bool are taken as float64.
 
@@ -441,6 +452,7 @@ log_sigmoid_op = define_activation(
 )
 
 
+@public("nn")
 def log_sigmoid(x: Operand, /) -> Node:
     """Return the logarithm of `sigmoid`, exact also where that is nearly 0. Integers and bool are taken as float64.
 
@@ -483,6 +495,7 @@ mish_op = define_activation(
 )
 
 
+@public("nn")
 def mish(x: Operand, /) -> Node:
     """Return ``x * tanh(softplus(x))`` elementwise. Integers and bool are taken as float64.
 

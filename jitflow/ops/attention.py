@@ -23,6 +23,7 @@ from jitflow.ops.movement import matrix_transpose, reshape_to
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.ops.triangle import triangle_op
+from jitflow.public import public
 from jitflow.types import TensorType, broadcast_shapes, shape_text, unify
 
 
@@ -175,6 +176,7 @@ attention_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def attention(
     q: Operand,
     k: Operand,

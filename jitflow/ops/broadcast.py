@@ -16,6 +16,7 @@ from jitflow.ops.cast import as_dtype_of, cast_array
 from jitflow.ops.fold import ordered_fold, reduce_lanes
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.testdata import NUMBERS, SHAPES, Array, draw, edges, is_thorough
+from jitflow.public import public
 from jitflow.types import Dim, Shape, TensorType, element_count, same_dim, shape_text, unify
 
 
@@ -70,6 +71,7 @@ broadcast_to_op: OpDef = define_op(
 )
 
 
+@public()
 def broadcast_to(x: Operand, /, shape: Any) -> Node:
     """Return `x` repeated along new axes in front and along axes of size 1, so that it has `shape`.
 

@@ -10,10 +10,11 @@ import numpy as np
 from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, int64, numpy_dtype, promote
 from jitflow.errors import DTypeError
 from jitflow.expr import Expr, cast
-from jitflow.graph import Index, Node, Operand, Reader, Sample, as_node, as_operands, define_op, located
+from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, as_operands, define_op, located
 from jitflow.halves import nearest_half
 from jitflow.ops.axes import check_device
 from jitflow.ops.testdata import Array, draw, edges
+from jitflow.public import public
 from jitflow.types import TensorType
 
 
@@ -54,12 +55,12 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((np.array([2**24 + 1, 2**54 + 2**30 + 1, 2**62 + 2**38 + 1]),), {"dtype": float32}, smooth=False)
 
 
-astype_op = define_op(
+astype_op: OpDef = define_op(
     "astype",
     infer=_infer,
     element=lambda index, x, *, dtype: _element(index, x, dtype),
     numpy=lambda x, *, dtype: cast_array(x, dtype),
-    vjp=lambda ct, out, x, *, dtype: (astype(ct, x.dtype) if x.dtype.is_float and dtype.is_float else None,),
+    vjp=lambda ct, out, x, *, dtype: (astype_op(ct, dtype=x.dtype) if x.dtype.is_float and dtype.is_float else None,),
     samples=_samples,
     exact=True,
     storage=True,
@@ -70,6 +71,7 @@ def _element(index: Index, x: Reader, dtype: DType) -> Expr:
     return cast(x(*index), dtype)
 
 
+@public()
 def astype(x: Operand, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Node:
     """Return `x` with its elements converted to `dtype`.
 

@@ -20,9 +20,11 @@ from jitflow.ops.elementwise import abs_op, add_op, multiply_op, subtract_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.rearranging import ravel
 from jitflow.ops.reduce import Axis, all, any, sum
+from jitflow.public import public
 from jitflow.types import same_shape
 
 
+@public()
 def isclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Node:
     """Return whether ``abs(x1 - x2) <= atol + rtol*abs(x2)``, elementwise.
 
@@ -58,6 +60,7 @@ def isclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1e
     )
 
 
+@public()
 def allclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Node:
     """Return whether all elements are close; see `isclose`. A 0-d tensor of bool.
 
@@ -75,6 +78,7 @@ def allclose(x1: Operand, x2: Operand, /, *, rtol: float = 1e-5, atol: float = 1
     return all(isclose(x1, x2, rtol=rtol, atol=atol, equal_nan=equal_nan))
 
 
+@public()
 def array_equal(x1: Operand, x2: Operand, /, *, equal_nan: bool = False) -> Node:
     """Return whether two tensors have the same shape and elements. A 0-d tensor of bool.
 
@@ -104,6 +108,7 @@ def array_equal(x1: Operand, x2: Operand, /, *, equal_nan: bool = False) -> Node
     return all(same)
 
 
+@public()
 def isin(x: Operand, test_elements: Operand, /, *, invert: bool = False) -> Node:
     """Return whether each element of `x` is one of `test_elements` (with `invert`: is none of them).
 
@@ -129,6 +134,7 @@ def isin(x: Operand, test_elements: Operand, /, *, invert: bool = False) -> Node
     return logical_not_op(found) if as_flag(invert, "isin: invert") else found
 
 
+@public()
 def count_nonzero(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return how many elements over `axis` are not zero, as int64.
 

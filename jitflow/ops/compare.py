@@ -27,6 +27,7 @@ from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.elementwise import abs_op, binary_samples, define_elementwise, no_gradient, unary_samples
 from jitflow.ops.fold import first_greatest, first_least
 from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges, is_thorough
+from jitflow.public import public
 from jitflow.types import TensorType, broadcast_shapes
 
 # ---- comparison
@@ -103,6 +104,7 @@ def _compared_with(op: OpDef, x: Operand, n: int) -> Node:
     return (less_equal_op if holds else greater_op)(node, make_constant(dtype.max, dtype))
 
 
+@public()
 def equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 == x2`` elementwise as bool. NaN equals nothing; -0.0 equals 0.0.
 
@@ -120,6 +122,7 @@ def equal(x1: Operand, x2: Operand, /) -> Node:
     return _compared(equal_op, x1, x2)
 
 
+@public()
 def not_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 != x2`` elementwise as bool. NaN differs from everything.
 
@@ -137,6 +140,7 @@ def not_equal(x1: Operand, x2: Operand, /) -> Node:
     return _compared(not_equal_op, x1, x2)
 
 
+@public()
 def less(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 < x2`` elementwise as bool; false where either is NaN.
 
@@ -154,6 +158,7 @@ def less(x1: Operand, x2: Operand, /) -> Node:
     return _compared(less_op, x1, x2)
 
 
+@public()
 def less_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 <= x2`` elementwise as bool; false where either is NaN.
 
@@ -171,6 +176,7 @@ def less_equal(x1: Operand, x2: Operand, /) -> Node:
     return _compared(less_equal_op, x1, x2)
 
 
+@public()
 def greater(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 > x2`` elementwise as bool; false where either is NaN.
 
@@ -188,6 +194,7 @@ def greater(x1: Operand, x2: Operand, /) -> Node:
     return _compared(greater_op, x1, x2)
 
 
+@public()
 def greater_equal(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 >= x2`` elementwise as bool; false where either is NaN.
 
@@ -231,6 +238,7 @@ def _truth(x: Operand) -> Node:
     return as_dtype_of(as_node(x), bool_)
 
 
+@public()
 def logical_and(x1: Operand, x2: Operand, /) -> Node:
     """Return whether both are true (not zero), elementwise.
 
@@ -248,6 +256,7 @@ def logical_and(x1: Operand, x2: Operand, /) -> Node:
     return logical_and_op(_truth(x1), _truth(x2))
 
 
+@public()
 def logical_or(x1: Operand, x2: Operand, /) -> Node:
     """Return whether either is true (not zero), elementwise.
 
@@ -265,6 +274,7 @@ def logical_or(x1: Operand, x2: Operand, /) -> Node:
     return logical_or_op(_truth(x1), _truth(x2))
 
 
+@public()
 def logical_xor(x1: Operand, x2: Operand, /) -> Node:
     """Return whether exactly one is true (not zero), elementwise.
 
@@ -282,6 +292,7 @@ def logical_xor(x1: Operand, x2: Operand, /) -> Node:
     return logical_xor_op(_truth(x1), _truth(x2))
 
 
+@public()
 def logical_not(x: Operand, /) -> Node:
     """Return whether `x` is false (zero), elementwise.
 
@@ -330,6 +341,7 @@ bitwise_left_shift_op = _bitwise("bitwise_left_shift", _shift_count("shl"), _shi
 bitwise_right_shift_op = _bitwise("bitwise_right_shift", _shift_count("shr"), _shift(np.right_shift), "i")
 
 
+@public()
 def bitwise_and(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 & x2`` elementwise, of bool or integers.
 
@@ -349,6 +361,7 @@ def bitwise_and(x1: Operand, x2: Operand, /) -> Node:
     return bitwise_and_op(*promoted(x1, x2))
 
 
+@public()
 def bitwise_or(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 | x2`` elementwise, of bool or integers.
 
@@ -368,6 +381,7 @@ def bitwise_or(x1: Operand, x2: Operand, /) -> Node:
     return bitwise_or_op(*promoted(x1, x2))
 
 
+@public()
 def bitwise_xor(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 ^ x2`` elementwise, of bool or integers.
 
@@ -387,6 +401,7 @@ def bitwise_xor(x1: Operand, x2: Operand, /) -> Node:
     return bitwise_xor_op(*promoted(x1, x2))
 
 
+@public()
 def bitwise_invert(x: Operand, /) -> Node:
     """Return ``~x`` elementwise, of bool or integers.
 
@@ -404,6 +419,7 @@ def bitwise_invert(x: Operand, /) -> Node:
     return bitwise_invert_op(as_node(x))
 
 
+@public()
 def bitwise_left_shift(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 << x2`` elementwise; 0 for a count that is negative or not below the width.
 
@@ -423,6 +439,7 @@ def bitwise_left_shift(x1: Operand, x2: Operand, /) -> Node:
     return bitwise_left_shift_op(*promoted(x1, x2))
 
 
+@public()
 def bitwise_right_shift(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 >> x2`` elementwise, filled with the sign; nothing but the sign for a count outside the width.
 
@@ -491,6 +508,7 @@ where_op: OpDef = define_op(
 )
 
 
+@public()
 def where(condition: Operand, x1: Operand, x2: Operand, /) -> Node:
     """Return `x1` where `condition` is true (not zero), else `x2`, elementwise; all three broadcast.
 
@@ -534,6 +552,7 @@ maximum_op = _extremum("maximum", "max", "or", first_greatest)
 minimum_op = _extremum("minimum", "min", "and", first_least)
 
 
+@public()
 def maximum(x1: Operand, x2: Operand, /) -> Node:
     """Return the greater of two, elementwise; NaN where either is NaN.
 
@@ -553,6 +572,7 @@ def maximum(x1: Operand, x2: Operand, /) -> Node:
     return maximum_op(*promoted(x1, x2))
 
 
+@public()
 def minimum(x1: Operand, x2: Operand, /) -> Node:
     """Return the lesser of two, elementwise; NaN where either is NaN.
 
@@ -572,6 +592,7 @@ def minimum(x1: Operand, x2: Operand, /) -> Node:
     return minimum_op(*promoted(x1, x2))
 
 
+@public()
 def clip(x: Operand, /, min: Operand | None = None, max: Operand | None = None) -> Node:
     """Return ``minimum(maximum(x, min), max)``, elementwise; NaN stays NaN.
 
@@ -645,6 +666,7 @@ clip_op: OpDef = define_elementwise(
 # ---- tests of floats
 
 
+@public()
 def isnan(x: Operand, /) -> Node:
     """Return whether `x` is NaN, elementwise.
 
@@ -658,6 +680,7 @@ def isnan(x: Operand, /) -> Node:
     return not_equal_op(node, node)
 
 
+@public()
 def isinf(x: Operand, /) -> Node:
     """Return whether `x` is an infinity, elementwise.
 
@@ -673,6 +696,7 @@ def isinf(x: Operand, /) -> Node:
     return equal_op(abs_op(node), make_constant(float("inf"), node.dtype))
 
 
+@public()
 def isfinite(x: Operand, /) -> Node:
     """Return whether `x` is neither NaN nor an infinity, elementwise.
 

@@ -24,6 +24,7 @@ from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.padding import pad_op
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.ops.windows import Numbers, fitting_count, window_extent, windows_op
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import (
     Dim,
@@ -289,6 +290,7 @@ conv_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def conv(
     x: Operand,
     w: Operand,

@@ -35,6 +35,7 @@ from jitflow.ops.movement import matrix_transpose, reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.ops.windows import Numbers, fold_windows_op, window_extent
+from jitflow.public import public
 from jitflow.simplify import known_sign, simplify_index
 from jitflow.types import Dim, Shape, TensorType, dim_of, element_count, fold_dim, mul_dims, shape_text, unify
 
@@ -199,6 +200,7 @@ conv_transpose_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def conv_transpose(
     x: Operand,
     w: Operand,

@@ -27,6 +27,7 @@ from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import searchsorted_op
 from jitflow.ops.testdata import INTEGERS, Array
 from jitflow.ops.widen import widened_dtype
+from jitflow.public import public
 from jitflow.types import Dim, TensorType, element_count, shape_text
 
 # ---- bincount
@@ -101,6 +102,7 @@ def _weights_of(x: Node, weights: Operand | None, what: str) -> Node:
     return node
 
 
+@public()
 def bincount(x: Operand, /, *, weights: Operand | None = None, minlength: int = 0, length: int | None = None) -> Node:
     """Return how often each of the numbers 0 .. `length` - 1 is in `x`.
 
@@ -154,6 +156,7 @@ def bincount(x: Operand, /, *, weights: Operand | None = None, minlength: int = 
 # ---- histogram
 
 
+@public()
 def histogram(
     x: Operand,
     /,

@@ -30,6 +30,7 @@ from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype, cast_array
 from jitflow.ops.testdata import NUMBERS, Array, edges
+from jitflow.public import public
 from jitflow.simplify import evaluate_index, simplify_index
 from jitflow.types import (
     Dim,
@@ -96,6 +97,7 @@ full_op: OpDef = define_op(
 )
 
 
+@public()
 def full(shape: Any, fill_value: Operand, *, dtype: Any = None, device: Any = None) -> Node:
     """Return a tensor of `shape` whose elements are all `fill_value`.
 
@@ -144,6 +146,7 @@ def as_python_array(value: bool | int | float) -> Array:
     return scalar_array(value, dtype)
 
 
+@public()
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros of `shape` and `dtype` (float64 by default).
 
@@ -166,6 +169,7 @@ def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     return full(shape, 0, dtype=float64 if dtype is None else dtype)
 
 
+@public()
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     """Return ones of `shape` and `dtype` (float64 by default).
 
@@ -188,6 +192,7 @@ def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     return full(shape, 1, dtype=float64 if dtype is None else dtype)
 
 
+@public()
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros of `shape` and `dtype` (float64 by default): a graph has no values that nobody has set.
 
@@ -210,6 +215,7 @@ def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Node:
     return zeros(shape, dtype=dtype)
 
 
+@public()
 def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None, device: Any = None) -> Node:
     """Return a tensor like `x` in shape and dtype (unless `dtype` is given) whose elements are all `fill_value`.
 
@@ -234,6 +240,7 @@ def full_like(x: Operand, /, fill_value: Operand, *, dtype: Any = None, device: 
     return full(node.shape, fill_value, dtype=node.dtype if dtype is None else dtype, device=device)
 
 
+@public()
 def zeros_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros like `x` in shape and dtype (unless `dtype` is given).
 
@@ -253,6 +260,7 @@ def zeros_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     return full_like(x, 0, dtype=dtype, device=device)
 
 
+@public()
 def ones_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     """Return ones like `x` in shape and dtype (unless `dtype` is given).
 
@@ -272,6 +280,7 @@ def ones_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     return full_like(x, 1, dtype=dtype, device=device)
 
 
+@public()
 def empty_like(x: Operand, /, *, dtype: Any = None, device: Any = None) -> Node:
     """Return zeros like `x` in shape and dtype (unless `dtype` is given): no value is left unset in a graph.
 
@@ -347,6 +356,7 @@ arange_op: OpDef = define_op(
 )
 
 
+@public()
 def arange(
     start: Number | SymDim,
     /,

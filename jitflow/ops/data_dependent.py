@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from jitflow.errors import DataDependentShapeError
 from jitflow.graph import Operand, as_node, located
+from jitflow.public import public
 
 
 def _refuse(name: str, x: Operand, advice: str) -> NoReturn:
@@ -22,6 +23,7 @@ _MASK = "keep the mask and use where(mask, x, y), count_nonzero(mask), or call n
 _UNIQUE = "use sort(x), which puts equal values side by side, or call numpy on the result of a run"
 
 
+@public()
 def nonzero(x: Operand, /) -> NoReturn:
     """Raise an error: how many elements are not zero is not known before a run.
 
@@ -42,6 +44,7 @@ def nonzero(x: Operand, /) -> NoReturn:
     _refuse("nonzero", x, _MASK)
 
 
+@public()
 def argwhere(x: Operand, /) -> NoReturn:
     """Raise an error: how many elements are not zero is not known before a run.
 
@@ -60,6 +63,7 @@ def argwhere(x: Operand, /) -> NoReturn:
     _refuse("argwhere", x, _MASK)
 
 
+@public()
 def unique_all(x: Operand, /) -> NoReturn:
     """Raise an error: how many different values there are is not known before a run.
 
@@ -78,6 +82,7 @@ def unique_all(x: Operand, /) -> NoReturn:
     _refuse("unique_all", x, _UNIQUE)
 
 
+@public()
 def unique_counts(x: Operand, /) -> NoReturn:
     """Raise an error: how many different values there are is not known before a run.
 
@@ -96,6 +101,7 @@ def unique_counts(x: Operand, /) -> NoReturn:
     _refuse("unique_counts", x, _UNIQUE)
 
 
+@public()
 def unique_inverse(x: Operand, /) -> NoReturn:
     """Raise an error: how many different values there are is not known before a run.
 
@@ -114,6 +120,7 @@ def unique_inverse(x: Operand, /) -> NoReturn:
     _refuse("unique_inverse", x, _UNIQUE)
 
 
+@public()
 def unique_values(x: Operand, /) -> NoReturn:
     """Raise an error: how many different values there are is not known before a run.
 

@@ -14,6 +14,7 @@ from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, 
 from jitflow.ops.reduce import sum
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, TensorType, fold_dim, shape_text, unify
 
@@ -85,6 +86,7 @@ undiagonal_op: OpDef = define_op(
 )
 
 
+@public("linalg")
 def diagonal(x: Operand, /, *, offset: int = 0) -> Node:
     """Return the elements on a diagonal of the last two axes, as the last axis.
 
@@ -123,6 +125,7 @@ def _length(n: Dim, m: Dim, down: int, right: int) -> Dim:
     return fold_dim(simplify_index(maximum(least, 0)))
 
 
+@public("linalg")
 def trace(x: Operand, /, *, offset: int = 0, dtype: Any = None) -> Node:
     """Return the sum of a diagonal of the last two axes.
 

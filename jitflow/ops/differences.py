@@ -11,9 +11,11 @@ from jitflow.ops.creation import full
 from jitflow.ops.elementwise import subtract_op
 from jitflow.ops.indexing import getitem
 from jitflow.ops.joining import concat
+from jitflow.public import public
 from jitflow.types import shape_text
 
 
+@public()
 def diff(
     x: Operand, /, *, axis: int = -1, n: int = 1, prepend: Operand | None = None, append: Operand | None = None
 ) -> Node:

@@ -9,8 +9,10 @@ from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import where_op
 from jitflow.ops.elementwise import multiply_op
 from jitflow.ops.random import bernoulli
+from jitflow.public import public
 
 
+@public("nn")
 def dropout(x: Operand, rate: float, key: Operand, /) -> Node:
     """Return `x` with 0 in place of each element with probability `rate`, and the others over ``1 - rate``.
 

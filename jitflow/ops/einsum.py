@@ -25,6 +25,7 @@ from jitflow.ops.diagonal import diagonal_op
 from jitflow.ops.matmul import Labels, contract, sum_in_dtype
 from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.testdata import Array, draw
+from jitflow.public import public
 from jitflow.types import Dim, TensorType, shape_text, unify
 
 #: A tensor and the letters of its axes.
@@ -281,6 +282,7 @@ einsum_op: OpDef = define_op(
 # ---- what users write
 
 
+@public()
 def einsum(subscripts: Any, /, *operands: Any) -> Node:
     """Return the sum of products that `subscripts` describe, as ``np.einsum`` does.
 

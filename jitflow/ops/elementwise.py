@@ -29,6 +29,7 @@ from jitflow.graph import (
 from jitflow.ops.broadcast import aligned, unbroadcast
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.testdata import BROADCASTS, FLOATS, NUMBERS, Array, arrays, draw, edge_pairs, edges, is_thorough
+from jitflow.public import public
 from jitflow.types import TensorType, broadcast_shapes
 
 _KINDS = {"b": "bool", "i": "integers", "f": "floats"}
@@ -154,6 +155,7 @@ add_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def add(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 + x2`` elementwise. Integers wrap around; on bool it is logical or.
 
@@ -181,6 +183,7 @@ subtract_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def subtract(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 - x2`` elementwise. Integers wrap around. Raises DTypeError for two bool tensors.
 
@@ -210,6 +213,7 @@ multiply_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def multiply(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 * x2`` elementwise. Integers wrap around; on bool it is logical and.
 
@@ -243,6 +247,7 @@ divide_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def divide(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 / x2`` elementwise; integers and bool are divided as float64.
 
@@ -283,6 +288,7 @@ floor_divide_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def floor_divide(x1: Operand, x2: Operand, /) -> Node:
     """Return the quotient ``x1 // x2`` rounded towards minus infinity, elementwise.
 
@@ -320,6 +326,7 @@ remainder_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def remainder(x1: Operand, x2: Operand, /) -> Node:
     """Return ``x1 % x2`` elementwise, with the sign of `x2`, as Python's ``%``.
 
@@ -354,6 +361,7 @@ negative_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def negative(x: Operand, /) -> Node:
     """Return ``-x`` elementwise; the least integer is its own negative.
 
@@ -371,6 +379,7 @@ def negative(x: Operand, /) -> Node:
     return negative_op(as_node(x))
 
 
+@public()
 def positive(x: Operand, /) -> Node:
     """Return `x` itself.
 
@@ -401,6 +410,7 @@ abs_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def abs(x: Operand, /) -> Node:
     """Return the absolute value elementwise; that of the least integer is itself. The derivative at 0 is 0.
 
@@ -430,6 +440,7 @@ sign_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def sign(x: Operand, /) -> Node:
     """Return -1, 0 or 1 elementwise, in the dtype of `x`; 0.0 for both zeros, NaN for NaN.
 
@@ -470,6 +481,7 @@ def _rounded(op: OpDef, x: Operand) -> Node:
     return op(node) if node.dtype.is_float else node
 
 
+@public()
 def floor(x: Operand, /) -> Node:
     """Return the greatest whole number not above `x`, elementwise, in the dtype of `x`.
 
@@ -482,6 +494,7 @@ def floor(x: Operand, /) -> Node:
     return _rounded(floor_op, x)
 
 
+@public()
 def ceil(x: Operand, /) -> Node:
     """Return the least whole number not below `x`, elementwise, in the dtype of `x`.
 
@@ -494,6 +507,7 @@ def ceil(x: Operand, /) -> Node:
     return _rounded(ceil_op, x)
 
 
+@public()
 def trunc(x: Operand, /) -> Node:
     """Return `x` without its fraction, elementwise, in the dtype of `x`.
 
@@ -506,6 +520,7 @@ def trunc(x: Operand, /) -> Node:
     return _rounded(trunc_op, x)
 
 
+@public()
 def round(x: Operand, /) -> Node:
     """Return the nearest whole number, of two the even one, elementwise, in the dtype of `x`.
 

@@ -13,9 +13,11 @@ from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import arange_op
 from jitflow.ops.index import take
 from jitflow.ops.movement import expand_dims, reshape_to
+from jitflow.public import public
 from jitflow.types import shape_text
 
 
+@public("nn")
 def one_hot(indices: Operand, n: Any, /, *, axis: int = -1, dtype: Any = float64) -> Node:
     """Return vectors that are 1 at the place of their index and 0 elsewhere.
 
@@ -58,6 +60,7 @@ def one_hot(indices: Operand, n: Any, /, *, axis: int = -1, dtype: Any = float64
     return astype(equal_op(expand_dims(as_dtype_of(node, wide), axis=k), places), dtype)
 
 
+@public("nn")
 def embedding(table: Operand, indices: Operand, /) -> Node:
     """Return the rows of `table` that `indices` name.
 

@@ -34,12 +34,14 @@ from jitflow.ops.elementwise import (
 )
 from jitflow.ops.maths import apply_to_floats, define_function, in_double, number, samples_between
 from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges, is_thorough
+from jitflow.public import public
 
 # ---- exponentials
 
 exp_op: OpDef = define_function("exp", np.exp, -110.0, 100.0, lambda ct, out, x: (multiply_op(ct, out),))
 
 
+@public()
 def exp(x: Operand, /) -> Node:
     """Return e to the power `x` elementwise: 0 for -inf. Integers and bool are taken as float64.
 
@@ -63,6 +65,7 @@ exp2_op: OpDef = define_function(
 )
 
 
+@public()
 def exp2(x: Operand, /) -> Node:
     """Return 2 to the power `x` elementwise, exact where `x` is whole: 0 for -inf.
 
@@ -82,6 +85,7 @@ expm1_op: OpDef = define_function(
 )
 
 
+@public()
 def expm1(x: Operand, /) -> Node:
     """Return ``exp(x) - 1`` elementwise, precise also where `x` is nearly 0; -1 for -inf, and -0.0 for -0.0.
 
@@ -109,6 +113,7 @@ def _vjp_sigmoid(ct: Node, out: Node, x: Node) -> tuple[Node]:
 sigmoid_op: OpDef = define_function("sigmoid", logistic, -110.0, 20.0, _vjp_sigmoid, smooth=(-6.0, 6.0))
 
 
+@public("jitflow", "nn")
 def sigmoid(x: Operand, /) -> Node:
     """Return ``1 / (1 + exp(-x))`` elementwise, precise also where it is nearly 0: 0 for -inf and 1 for inf.
 
@@ -128,6 +133,7 @@ def sigmoid(x: Operand, /) -> Node:
 log_op: OpDef = define_function("log", np.log, 0.0, 1e6, lambda ct, out, x: (divide_op(ct, x),))
 
 
+@public()
 def log(x: Operand, /) -> Node:
     """Return the natural logarithm elementwise: -inf at 0, NaN below. Integers and bool are taken as float64.
 
@@ -149,6 +155,7 @@ def _vjp_of_log(base: float) -> Callable[[Node, Node, Node], tuple[Node]]:
 log2_op: OpDef = define_function("log2", np.log2, 0.0, 1e6, _vjp_of_log(2))
 
 
+@public()
 def log2(x: Operand, /) -> Node:
     """Return the logarithm to base 2 elementwise, exact for powers of 2: -inf at 0, NaN below.
 
@@ -166,6 +173,7 @@ def log2(x: Operand, /) -> Node:
 log10_op: OpDef = define_function("log10", np.log10, 0.0, 1e6, _vjp_of_log(10))
 
 
+@public()
 def log10(x: Operand, /) -> Node:
     """Return the logarithm to base 10 elementwise: -inf at 0, NaN below. Integers and bool are taken as float64.
 
@@ -185,6 +193,7 @@ log1p_op: OpDef = define_function(
 )
 
 
+@public()
 def log1p(x: Operand, /) -> Node:
     """Return ``log(1 + x)`` elementwise, precise also where `x` is nearly 0: -inf at -1, NaN below, -0.0 for -0.0.
 
@@ -232,6 +241,7 @@ def _promoted_floats(x1: Operand, x2: Operand) -> tuple[Node, Node]:
     return as_dtype_of(a, dtype), as_dtype_of(b, dtype)
 
 
+@public()
 def logaddexp(x1: Operand, x2: Operand, /) -> Node:
     """Return ``log(exp(x1) + exp(x2))`` elementwise, without overflow.
 
@@ -264,6 +274,7 @@ sqrt_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def sqrt(x: Operand, /) -> Node:
     """Return the square root elementwise, correctly rounded; NaN below 0, and -0.0 for -0.0.
 
@@ -285,6 +296,7 @@ def _vjp_rsqrt(ct: Node, out: Node, x: Node) -> tuple[Node]:
 rsqrt_op: OpDef = define_function("rsqrt", lambda x: 1.0 / np.sqrt(x), 0.0, 1e6, _vjp_rsqrt)
 
 
+@public()
 def rsqrt(x: Operand, /) -> Node:
     """Return ``1 / sqrt(x)`` elementwise: inf at 0, -inf at -0.0, NaN below, 0 for inf.
 
@@ -306,6 +318,7 @@ def _vjp_cbrt(ct: Node, out: Node, x: Node) -> tuple[Node]:
 cbrt_op: OpDef = define_function("cbrt", np.cbrt, -1e6, 1e6, _vjp_cbrt, smooth=(0.25, 3.0))
 
 
+@public()
 def cbrt(x: Operand, /) -> Node:
     """Return the cube root elementwise, negative below 0; zeros and infinities are their own.
 
@@ -346,6 +359,7 @@ hypot_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def hypot(x1: Operand, x2: Operand, /) -> Node:
     """Return ``sqrt(x1**2 + x2**2)`` elementwise, without overflow on the way.
 
@@ -369,6 +383,7 @@ def hypot(x1: Operand, x2: Operand, /) -> Node:
 # ---- powers
 
 
+@public()
 def reciprocal(x: Operand, /) -> Node:
     """Return ``1 / x`` elementwise, correctly rounded: infinite at 0, with its sign.
 
@@ -385,6 +400,7 @@ def reciprocal(x: Operand, /) -> Node:
     return divide_op(number(1, floats), floats)
 
 
+@public()
 def square(x: Operand, /) -> Node:
     """Return ``x * x`` elementwise.
 
@@ -452,6 +468,7 @@ pow_op: OpDef = define_elementwise(
 _LARGEST_CHAIN = 64
 
 
+@public()
 def pow(x1: Operand, x2: Operand, /) -> Node:
     """Return `x1` to the power `x2` elementwise.
 

@@ -15,6 +15,7 @@ from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.elementwise import binary_samples, define_elementwise, multiply_op, no_gradient, unary_samples
 from jitflow.ops.maths import apply_to_floats, number
 from jitflow.ops.testdata import FLOATS, Array
+from jitflow.public import public
 
 #: Per float dtype the integers as wide, and the bits of infinity: every exponent bit.
 _LAYOUTS: dict[DType, tuple[DType, int]] = {
@@ -76,6 +77,7 @@ copysign_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def copysign(x1: Operand, x2: Operand, /) -> Node:
     """Return `x1` with the sign of `x2` elementwise, that of zeros and NaN included.
 
@@ -125,6 +127,7 @@ nextafter_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def nextafter(x1: Operand, x2: Operand, /) -> Node:
     """Return the number of the dtype that follows `x1` in the direction of `x2`, elementwise.
 
@@ -160,6 +163,7 @@ signbit_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def signbit(x: Operand, /) -> Node:
     """Return whether the sign bit is set, elementwise, as bool: true for -0.0 and NaN with that sign.
 

@@ -18,6 +18,7 @@ from jitflow.ops.elementwise import add_op, divide_op, floor_op, multiply_op, su
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.padding import pad
 from jitflow.ops.triangle import triangle_op
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import MAX_ELEMENTS, Dim, SymDim, broadcast_shapes, dim_of, shape_text
 
@@ -30,6 +31,7 @@ def _count(size: Dim, dtype: DType = int64) -> Node:
 # ---- linspace
 
 
+@public()
 def linspace(
     start: Operand,
     stop: Operand,
@@ -106,6 +108,7 @@ def _scalar(x: Operand, what: str) -> Node:
 # ---- broadcast_arrays and meshgrid
 
 
+@public()
 def broadcast_arrays(*arrays: Operand) -> list[Node]:
     """Return tensors repeated to the shape that they broadcast to, each in its own dtype.
 
@@ -130,6 +133,7 @@ def broadcast_arrays(*arrays: Operand) -> list[Node]:
     return [broadcast_to(x, shape) for x in nodes]
 
 
+@public()
 def meshgrid(*arrays: Operand, indexing: str = "xy") -> list[Node]:
     """Return each vector repeated along an axis per other vector: the coordinates of a grid.
 
@@ -190,6 +194,7 @@ def _on_diagonal(compare: OpDef, rows: Dim, columns: Dim, k: int) -> Node:
     return compare(reshape_to(_count(columns), (1, columns)), row)
 
 
+@public()
 def eye(
     n_rows: int | SymDim, n_cols: int | SymDim | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None
 ) -> Node:
@@ -236,6 +241,7 @@ def _triangle(what: str, x: Operand, k: int, upper: bool) -> Node:
     return triangle_op(node, k=_reachable(as_int(k, f"{what}: k")), upper=upper, fill=fill)
 
 
+@public()
 def tril(x: Operand, /, *, k: int = 0) -> Node:
     """Return matrices (the last two axes) with zeros above the diagonal `k`.
 
@@ -256,6 +262,7 @@ def tril(x: Operand, /, *, k: int = 0) -> Node:
     return _triangle("tril", x, k, upper=False)
 
 
+@public()
 def triu(x: Operand, /, *, k: int = 0) -> Node:
     """Return matrices (the last two axes) with zeros below the diagonal `k`.
 
@@ -276,6 +283,7 @@ def triu(x: Operand, /, *, k: int = 0) -> Node:
     return _triangle("triu", x, k, upper=True)
 
 
+@public()
 def diag(x: Operand, k: int = 0) -> Node:
     """Return a vector on the diagonal `k` of a matrix of zeros; of a matrix, the vector on its diagonal `k`.
 

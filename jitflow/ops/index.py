@@ -23,6 +23,7 @@ from jitflow.ops.elementwise import add_op, multiply_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import segment_sum_along_axis_op, segment_sum_op
 from jitflow.ops.testdata import INTEGERS, Array, draw
+from jitflow.public import public
 from jitflow.types import (
     Dim,
     TensorType,
@@ -121,6 +122,7 @@ take_op: OpDef = define_op(
 )
 
 
+@public()
 def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Node:
     """Return the elements of `x` at `indices` along `axis`.
 
@@ -222,6 +224,7 @@ take_along_axis_op: OpDef = define_op(
 )
 
 
+@public()
 def take_along_axis(x: Operand, indices: Operand, /, *, axis: int = -1) -> Node:
     """Return the elements of `x` that `indices` name along `axis`, each row by indices of its own.
 

@@ -19,6 +19,7 @@ from jitflow.ops.cast import promoted
 from jitflow.ops.movement import expand_dims, reshape, reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import draw
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import (
     Dim,
@@ -116,6 +117,7 @@ def _sequence(xs: Any, what: str) -> tuple[Node, ...]:
     return promoted(*xs)
 
 
+@public()
 def concat(arrays: Sequence[Operand], /, *, axis: int | None = 0) -> Node:
     """Return tensors joined along `axis` (None: each flattened first), promoted to one dtype.
 
@@ -189,6 +191,7 @@ stack_op = define_op(
 )
 
 
+@public()
 def stack(arrays: Sequence[Operand], /, *, axis: int = 0) -> Node:
     """Return tensors of one shape joined along a new axis, promoted to one dtype.
 

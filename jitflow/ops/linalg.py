@@ -24,6 +24,7 @@ from jitflow.ops.matmul import matmul, matmul_op, product
 from jitflow.ops.movement import matrix_transpose, moveaxis, reshape_to, roll
 from jitflow.ops.reduce import max, min, sum
 from jitflow.ops.testdata import FLOATS, Array, draw
+from jitflow.public import public
 from jitflow.types import TensorType, mul_dims, shape_text
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 # ---- products
 
 
+@public("jitflow", "linalg")
 def tensordot(x1: Operand, x2: Operand, /, *, axes: int | Sequence[Sequence[int]] = 2) -> Node:
     """Return the sum of products over `axes`; the other axes of `x1`, then those of `x2`, are the result's.
 
@@ -98,6 +100,7 @@ def _letters(count: int, what: str) -> str:
     return ascii_letters[:count]
 
 
+@public("jitflow", "linalg")
 def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     """Return the sum of products along `axis`; the other axes broadcast.
 
@@ -134,6 +137,7 @@ def vecdot(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     return einsum("...a,...a->...", a, b)
 
 
+@public("jitflow", "linalg")
 def outer(x1: Operand, x2: Operand, /) -> Node:
     """Return every product of an element of vector `x1` with one of vector `x2`, as a matrix.
 
@@ -155,6 +159,7 @@ def outer(x1: Operand, x2: Operand, /) -> Node:
     return einsum_op(a, b, equation="a,b->ab")
 
 
+@public()
 def inner(x1: Operand, x2: Operand, /) -> Node:
     """Return the sum of products over the last axes, for each of the other axes of `x1` with each of `x2`.
 
@@ -177,6 +182,7 @@ def inner(x1: Operand, x2: Operand, /) -> Node:
     return tensordot(a, b, axes=((-1,), (-1,)))
 
 
+@public()
 def dot(x1: Operand, x2: Operand, /) -> Node:
     """Return ``np.dot``: the sum of products over the last axis of `x1` and the last but one of `x2` (or its only one).
 
@@ -199,6 +205,7 @@ def dot(x1: Operand, x2: Operand, /) -> Node:
     return tensordot(a, b, axes=((-1,), (-1 if b.type.rank == 1 else -2,)))
 
 
+@public()
 def kron(x1: Operand, x2: Operand, /) -> Node:
     """Return the Kronecker product: `x2` times each element of `x1`, laid out as `x1` is.
 
@@ -218,6 +225,7 @@ def kron(x1: Operand, x2: Operand, /) -> Node:
     return reshape_to(product(left, right), tuple(mul_dims(n, m) for n, m in zip(first, second, strict=True)))
 
 
+@public("linalg")
 def cross(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     """Return the cross product of vectors of three elements along `axis`; the other axes broadcast.
 
@@ -344,6 +352,7 @@ vector_norm_op: OpDef = define_op(
 )
 
 
+@public("linalg")
 def vector_norm(
     x: Operand, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, ord: int | float = 2
 ) -> Node:
@@ -384,6 +393,7 @@ def vector_norm(
     return reduce_over(vector_norm_op, node, axis, keepdims, "vector_norm", order=as_number(ord, "vector_norm: ord"))
 
 
+@public("linalg")
 def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float = "fro") -> Node:
     """Return the norm of the matrices in the last two axes of `x`.
 

@@ -25,6 +25,7 @@ from jitflow.ops.movement import reshape_to
 from jitflow.ops.reduce import mean, sum
 from jitflow.ops.softmax import logsumexp_op
 from jitflow.ops.testdata import FLOATS, Array, draw
+from jitflow.public import public
 from jitflow.types import TensorType, shape_text, unify
 
 
@@ -46,6 +47,7 @@ def _reduced(loss: Node, reduction: str, dtype: DType, what: str) -> Node:
     return as_dtype_of(loss, dtype)
 
 
+@public("nn")
 def mse(x: Operand, y: Operand, /, *, reduction: str = "mean") -> Node:
     """Return the mean of ``(x - y)**2``.
 
@@ -74,6 +76,7 @@ def mse(x: Operand, y: Operand, /, *, reduction: str = "mean") -> Node:
     return _reduced(multiply_op(difference, difference), reduction, dtype, "mse")
 
 
+@public("nn")
 def huber(x: Operand, y: Operand, /, *, delta: float = 1.0, reduction: str = "mean") -> Node:
     """Return the mean of Huber's loss: ``d*d/2`` where d = |x - y| is at most `delta`, else ``delta * (d - delta/2)``.
 
@@ -111,6 +114,7 @@ def huber(x: Operand, y: Operand, /, *, delta: float = 1.0, reduction: str = "me
     return _reduced(where_op(less_op(d, number(delta, d)), parabola, line), reduction, dtype, "huber")
 
 
+@public("nn")
 def binary_cross_entropy_with_logits(logits: Operand, targets: Operand, /, *, reduction: str = "mean") -> Node:
     """Return the mean of ``-t*log(p) - (1 - t)*log(1 - p)`` with p = sigmoid(logit), exact also where p is nearly t.
 
@@ -232,6 +236,7 @@ cross_entropy_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def cross_entropy(logits: Operand, labels: Operand, /, *, axis: int = -1, reduction: str = "mean") -> Node:
     """Return the mean of ``-log(softmax(logits)[label])``.
 

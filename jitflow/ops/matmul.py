@@ -22,6 +22,7 @@ from jitflow.ops.elementwise import multiply_op
 from jitflow.ops.movement import permute_dims, reshape_op, reshape_to
 from jitflow.ops.reduce import reduce_any_op
 from jitflow.ops.testdata import Array, draw, edges, is_thorough
+from jitflow.public import public
 from jitflow.types import Shape, TensorType, broadcast_shapes, element_count, shape_text, unify
 
 #: A label for each axis of a tensor.
@@ -128,6 +129,7 @@ matmul_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "linalg")
 def matmul(x1: Operand, x2: Operand, /) -> Node:
     """Return the matrix product of the last two axes; the axes before them broadcast.
 

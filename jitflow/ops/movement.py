@@ -17,6 +17,7 @@ from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
 from jitflow.ops.axes import as_int, checked_shape, known_shape, normalize_axes, normalize_axis, row_major
 from jitflow.ops.testdata import draw
+from jitflow.public import public
 from jitflow.simplify import same_index, simplify_index
 from jitflow.types import (
     MAX_ELEMENTS,
@@ -121,6 +122,7 @@ def reshape_to(x: Node, shape: Shape) -> Node:
     return x if x.shape == shape else reshape_op(x, shape=shape)
 
 
+@public()
 def reshape(x: Operand, /, shape: Any, *, copy: bool | None = None) -> Node:
     """Return the elements of `x`, in row-major order, in another shape.
 
@@ -167,6 +169,7 @@ def _missing_dim(shape: Shape, rest: Shape) -> Dim:
     return fold_dim(simplify_index(as_index(total) // as_index(known)))
 
 
+@public()
 def expand_dims(x: Operand, /, axis: int | tuple[int, ...]) -> Node:
     """Return `x` with an axis of size 1 at place `axis` of the result (several places for a tuple).
 
@@ -192,6 +195,7 @@ def expand_dims(x: Operand, /, axis: int | tuple[int, ...]) -> Node:
     return reshape_to(node, tuple(1 if k in places else next(rest) for k in range(rank)))
 
 
+@public()
 def squeeze(x: Operand, /, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return `x` without the axes `axis`, which must have size 1 (None: all axes that are known to).
 
@@ -248,18 +252,19 @@ def _samples_permute(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((draw(rng, float32, 2, 3),), {"axes": axes}, ShapeError, "permute_dims: axes .* no permutation")
 
 
-permute_dims_op = define_op(
+permute_dims_op: OpDef = define_op(
     "permute_dims",
     infer=_infer_permute,
     element=_element_permute,
     numpy=lambda x, *, axes: x.transpose(axes),
-    vjp=lambda ct, out, x, *, axes: (permute_dims(ct, _inverse(axes)),),
+    vjp=lambda ct, out, x, *, axes: (permute_dims_op(ct, axes=_inverse(axes)),),
     samples=_samples_permute,
     exact=True,
     movement=True,
 )
 
 
+@public()
 def permute_dims(x: Operand, /, axes: Sequence[int]) -> Node:
     """Return `x` with its axes in the order `axes`: axis k of the result is axis ``axes[k]`` of `x`.
 
@@ -287,6 +292,7 @@ def permute_dims(x: Operand, /, axes: Sequence[int]) -> Node:
     return permute_dims_op(node, axes=order)
 
 
+@public("jitflow", "linalg")
 def matrix_transpose(x: Operand, /) -> Node:
     """Return `x` with its last two axes exchanged.
 
@@ -308,6 +314,7 @@ def matrix_transpose(x: Operand, /) -> Node:
     return permute_dims(node, (*range(rank - 2), rank - 1, rank - 2))
 
 
+@public()
 def moveaxis(x: Operand, source: int | tuple[int, ...], destination: int | tuple[int, ...], /) -> Node:
     """Return `x` with axes `source` moved to places `destination`; the others keep their order.
 
@@ -369,6 +376,7 @@ flip_op: OpDef = define_op(
 )
 
 
+@public()
 def flip(x: Operand, /, *, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return `x` with the order of elements along `axis` (None: every axis) reversed.
 
@@ -445,6 +453,7 @@ roll_op: OpDef = define_op(
 )
 
 
+@public()
 def roll(x: Operand, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None = None) -> Node:
     """Return `x` with its elements moved by `shift` places along `axis`, those beyond the end coming in at the front.
 

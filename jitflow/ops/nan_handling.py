@@ -9,6 +9,7 @@ from jitflow.graph import Node, OpDef, Operand, as_node, make_constant
 from jitflow.ops.axes import as_number
 from jitflow.ops.cast import promoted
 from jitflow.ops.compare import equal_op, isnan, maximum_op, minimum_op, not_equal_op, where_op
+from jitflow.public import public
 
 
 def _of_numbers(op: OpDef, x1: Operand, x2: Operand) -> Node:
@@ -19,6 +20,7 @@ def _of_numbers(op: OpDef, x1: Operand, x2: Operand) -> Node:
     return where_op(isnan(x), y, where_op(isnan(y), x, op(x, y)))
 
 
+@public()
 def fmax(x1: Operand, x2: Operand, /) -> Node:
     """Return the greater of two, elementwise; the number where one of them is NaN. Otherwise as `maximum`.
 
@@ -36,6 +38,7 @@ def fmax(x1: Operand, x2: Operand, /) -> Node:
     return _of_numbers(maximum_op, x1, x2)
 
 
+@public()
 def fmin(x1: Operand, x2: Operand, /) -> Node:
     """Return the lesser of two, elementwise; the number where one of them is NaN. Otherwise as `minimum`.
 
@@ -53,6 +56,7 @@ def fmin(x1: Operand, x2: Operand, /) -> Node:
     return _of_numbers(minimum_op, x1, x2)
 
 
+@public()
 def nan_to_num(x: Operand, /, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Node:
     """Return `x` with NaN and infinities replaced. Integers and bool have none.
 
@@ -93,6 +97,7 @@ def _largest(dtype: DType) -> float:
     return math.ldexp(2.0 - math.ldexp(1.0, 1 - digits), exponent)
 
 
+@public()
 def isposinf(x: Operand, /) -> Node:
     """Return whether `x` is plus infinity, elementwise.
 
@@ -105,6 +110,7 @@ def isposinf(x: Operand, /) -> Node:
     return _is_infinity(x, float("inf"))
 
 
+@public()
 def isneginf(x: Operand, /) -> Node:
     """Return whether `x` is minus infinity, elementwise.
 

@@ -22,6 +22,7 @@ from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.reduce import mean, sum, var
 from jitflow.ops.testdata import FLOATS, Array, draw
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, TensorType, dim_text, fold_dim, mul_dims, shape_text, unify
 
@@ -151,6 +152,7 @@ layer_norm_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "nn")
 def layer_norm(
     x: Operand,
     /,
@@ -243,6 +245,7 @@ rms_norm_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def rms_norm(
     x: Operand, /, scale: Operand | None = None, *, axis: int | tuple[int, ...] = -1, eps: float = 1e-5
 ) -> Node:
@@ -374,6 +377,7 @@ group_norm_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def group_norm(
     x: Operand,
     /,
@@ -414,6 +418,7 @@ def group_norm(
     return group_norm_op(node, *affine, groups=count, eps=as_number(eps, "group_norm: eps"))
 
 
+@public("nn")
 def instance_norm(
     x: Operand, /, scale: Operand | None = None, bias: Operand | None = None, *, eps: float = 1e-5
 ) -> Node:
@@ -502,6 +507,7 @@ batch_norm_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def batch_norm(
     x: Operand,
     mean: Operand,
@@ -545,6 +551,7 @@ def batch_norm(
     return batch_norm_op(*nodes, eps=as_number(eps, "batch_norm: eps"))
 
 
+@public("nn")
 def batch_statistics(x: Operand, /) -> tuple[Node, Node]:
     """Return mean and variance of each channel over batch and places, for `batch_norm`.
 

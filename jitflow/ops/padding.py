@@ -22,6 +22,7 @@ from jitflow.ops.elementwise import add_op
 from jitflow.ops.movement import flip_op, reshape_to
 from jitflow.ops.slicing import guarded, slice_axes
 from jitflow.ops.testdata import Array, draw
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, Shape, TensorType, add_dims, as_shape, dim_of, shape_text, unify
 
@@ -243,6 +244,7 @@ extend_op: OpDef = define_op(
 # ---- as users call it
 
 
+@public()
 def pad(x: Operand, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Node:
     """Return `x` with elements added before and after each axis, as ``np.pad`` does.
 

@@ -40,6 +40,7 @@ from jitflow.ops.creation import arange_op, checked_dtype
 from jitflow.ops.indexing import getitem
 from jitflow.ops.joining import stack
 from jitflow.ops.testdata import Array
+from jitflow.public import public
 from jitflow.types import Shape, TensorType, broadcast_shapes
 
 # ---- Philox
@@ -125,6 +126,7 @@ def _packed(words: Node, count: int, what: str) -> list[Node]:
     return [bitwise_or_op(w, u) for w, u in zip(parts[::2], upper, strict=True)]
 
 
+@public("random")
 def philox(counter: Operand, key: Operand, /) -> Node:
     """Return the output of Philox4x32-10, the counter-based generator that everything here is made of.
 
@@ -162,6 +164,7 @@ def philox(counter: Operand, key: Operand, /) -> Node:
 # ---- keys
 
 
+@public("random")
 def key(seed: int | Operand, /) -> Node:
     """Return the key that `seed` names: what every function here draws from.
 
@@ -200,6 +203,7 @@ def checked_key(given: Operand, what: str) -> Node:
     return node
 
 
+@public("random")
 def split(key: Operand, n: Any = 2, /) -> Node:
     """Return `n` new keys, a vector, whose numbers have nothing to do with each other or with those of `key`.
 
@@ -229,6 +233,7 @@ def split(key: Operand, n: Any = 2, /) -> Node:
     return philox_low_op(arange_op(start=0, step=1, size=count, dtype=uint64), u64(_SPLIT), parent)
 
 
+@public("random")
 def fold_in(key: Operand, data: Operand, /) -> Node:
     """Return a new key made of `key` and the integers `data`: a step number, or the index of a layer.
 
@@ -317,6 +322,7 @@ def draw_bits(key: Node, shape: Shape, dtype: DType = uint64, half: int = 0) -> 
     return random_bits_op(key, shape=shape, dtype=dtype, half=half)
 
 
+@public("random")
 def bits(key: Operand, shape: Any = (), *, dtype: Any = uint32) -> Node:
     """Return random bits: every value of an unsigned integer is as likely.
 

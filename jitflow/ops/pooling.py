@@ -20,6 +20,7 @@ from jitflow.ops.fold import identity_of
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.ops.windows import Numbers, fitting_count, windows
+from jitflow.public import public
 from jitflow.types import TensorType, add_dims, dim_text, shape_text
 
 
@@ -117,6 +118,7 @@ max_pool_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def max_pool(x: Operand, /, window: Any, *, stride: Any = None, padding: Any = 0) -> Node:
     """Return the greatest element of each window; NaN if there is one in it.
 
@@ -227,6 +229,7 @@ avg_pool_op: OpDef = define_op(
 )
 
 
+@public("nn")
 def avg_pool(
     x: Operand, /, window: Any, *, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
 ) -> Node:

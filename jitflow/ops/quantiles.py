@@ -25,6 +25,7 @@ from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import sort_op
 from jitflow.ops.widen import widened_dtype
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, Shape, dim_of, element_count, shape_text
 
@@ -69,6 +70,7 @@ def _middle(n: Dim, more: int, parts: int) -> Dim:
     return dim_of(simplify_index((as_index(n) + more) // parts))
 
 
+@public()
 def median(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the median over `axis`: the middle element in order, or the mean of the two in the middle.
 
@@ -107,6 +109,7 @@ def median(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     return found.result(mean, found.kept)
 
 
+@public()
 def quantile(x: Operand, q: Operand, /, *, axis: Axis = None, method: str = "linear", keepdims: bool = False) -> Node:
     """Return the values below which a share `q` of the elements over `axis` lies.
 
@@ -185,6 +188,7 @@ def _share(q: Operand) -> Node:
     return make_constant(values, float64)
 
 
+@public()
 def percentile(x: Operand, q: Operand, /, *, axis: Axis = None, method: str = "linear", keepdims: bool = False) -> Node:
     """Return the values below which `q` percent of the elements over `axis` lie: ``quantile(x, q / 100)``.
 

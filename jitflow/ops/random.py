@@ -43,6 +43,7 @@ from jitflow.ops.reduce import argmax
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import argsort
 from jitflow.ops.trigonometric import cos_op
+from jitflow.public import public
 from jitflow.types import Shape, SymDim, dim_text, element_count, same_dim, shape_text
 
 # ---- uniform
@@ -88,6 +89,7 @@ def _open_fraction(key: Node, shape: Shape, dtype: DType, half: int = 0) -> Node
     return multiply_op(add_op(whole, make_constant(0.5, dtype)), make_constant(2.0 ** (1 - d), dtype))
 
 
+@public("random")
 def uniform(key: Operand, shape: Any = (), *, low: float = 0.0, high: float = 1.0, dtype: Any = float64) -> Node:
     """Return numbers between `low` and `high`, never `high` itself.
 
@@ -140,6 +142,7 @@ def _computed_in(dtype: DType) -> DType:
     return float32 if dtype.is_half else dtype
 
 
+@public("random")
 def normal(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     """Return numbers of the normal distribution with mean 0 and standard deviation 1.
 
@@ -175,6 +178,7 @@ def normal(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     return as_dtype_of(multiply_op(radius, cos_op(multiply_op(v, make_constant(2 * math.pi, of)))), to)
 
 
+@public("random")
 def exponential(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     """Return numbers of the exponential distribution with mean 1: ``-log(u)``. Arguments as for `normal`.
 
@@ -194,6 +198,7 @@ def exponential(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     return as_dtype_of(negative_op(log_op(u)), to)
 
 
+@public("random")
 def bernoulli(key: Operand, p: Operand = 0.5, shape: Any = None) -> Node:
     """Return bools that are true with probability `p`.
 
@@ -228,6 +233,7 @@ def bernoulli(key: Operand, p: Operand = 0.5, shape: Any = None) -> Node:
     return less_op(fraction, broadcast_to(chances, sizes))
 
 
+@public("random")
 def randint(key: Operand, low: int, high: int, shape: Any = (), *, dtype: Any = int64) -> Node:
     """Return integers from `low` up to but without `high`.
 
@@ -305,6 +311,7 @@ def _scaled_wide(upper: Node, lower: Node, n: int) -> Node:
     return add_op(whole, as_dtype_of(less_op(add_op(rest, part), rest), uint64))
 
 
+@public("random")
 def categorical(key: Operand, logits: Operand, /, *, axis: int = -1, shape: Any = ()) -> Node:
     """Return positions along `axis`, each with a probability in proportion to the exponential of its logit.
 
@@ -357,6 +364,7 @@ def categorical(key: Operand, logits: Operand, /, *, axis: int = -1, shape: Any 
 # ---- orders
 
 
+@public("random")
 def permutation(key: Operand, x: Any, /, *, axis: int = 0) -> Node:
     """Return `x` with its parts along `axis` in random order, or the numbers 0 ... x - 1 so.
 
@@ -396,6 +404,7 @@ def permutation(key: Operand, x: Any, /, *, axis: int = 0) -> Node:
     return take(node, argsort(draw_bits(drawn, (node.shape[k],))), axis=k)
 
 
+@public("random")
 def choice(key: Operand, a: Any, shape: Any = (), /, *, replace: bool = True, p: Operand | None = None) -> Node:
     """Return random elements of vector `a`, or of the numbers 0 ... a - 1.
 

@@ -18,12 +18,14 @@ from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.index import take_op
 from jitflow.ops.joining import concat
 from jitflow.ops.movement import flip_op, permute_dims, reshape_to
+from jitflow.public import public
 from jitflow.types import Dim, SymDim, as_dim, element_count, mul_dims, same_dim, shape_text
 
 #: Up to so many copies `tile` joins; more would make long code.
 _JOINED = 8
 
 
+@public()
 def tile(x: Operand, repetitions: int | Sequence[int], /) -> Node:
     """Return `x` set side by side: ``repetitions[k]`` copies along axis k, counted from the last.
 
@@ -76,6 +78,7 @@ def _count(given: Any, what: str) -> Dim:
         raise located(ShapeError(f"{what}: {error}")) from None
 
 
+@public()
 def repeat(x: Operand, repeats: int | Sequence[int], /, *, axis: int | None = None) -> Node:
     """Return `x` with each element repeated along `axis`, neighbours staying neighbours.
 
@@ -145,6 +148,7 @@ def _known_counts(repeats: Any) -> np.ndarray[Any, Any] | None:
     return counts
 
 
+@public()
 def swapaxes(x: Operand, axis1: int, axis2: int, /) -> Node:
     """Return `x` with two axes exchanged.
 
@@ -167,6 +171,7 @@ def swapaxes(x: Operand, axis1: int, axis2: int, /) -> Node:
     return permute_dims(node, order)
 
 
+@public()
 def ravel(x: Operand, /) -> Node:
     """Return the elements of `x` in row-major order as one axis.
 
@@ -180,6 +185,7 @@ def ravel(x: Operand, /) -> Node:
     return node if len(node.shape) == 1 else reshape_to(node, (element_count(node.shape),))
 
 
+@public()
 def rot90(x: Operand, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Node:
     """Return `x` rotated by `k` quarter turns in the plane of two axes, from the first towards the second.
 
@@ -212,6 +218,7 @@ def rot90(x: Operand, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Node:
     return swapaxes(flip_op(node, axes=(b,)), a, b) if turns == 1 else flip_op(swapaxes(node, a, b), axes=(b,))
 
 
+@public()
 def atleast_1d(x: Operand, /) -> Node:
     """Return `x`, a single number as a vector of one element.
 
@@ -225,6 +232,7 @@ def atleast_1d(x: Operand, /) -> Node:
     return reshape_to(node, (1,)) if not node.shape else node
 
 
+@public()
 def atleast_2d(x: Operand, /) -> Node:
     """Return `x` with at least two axes: new ones of size 1 come in front.
 
@@ -238,6 +246,7 @@ def atleast_2d(x: Operand, /) -> Node:
     return reshape_to(node, (1,) * (2 - len(node.shape)) + node.shape)
 
 
+@public()
 def atleast_3d(x: Operand, /) -> Node:
     """Return `x` with at least three axes, as numpy does: a vector becomes ``(1, n, 1)``, a matrix ``(n, m, 1)``.
 

@@ -36,6 +36,7 @@ from jitflow.ops.exponential import sqrt
 from jitflow.ops.fold import ordered_fold
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import TensorType, element_count, shape_text, unify
 
@@ -56,6 +57,7 @@ def _result_dtype(x: Node, dtype: Any, what: str) -> DType:
     return to
 
 
+@public()
 def sum(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Node:
     """Return the sum over `axis`.
 
@@ -138,6 +140,7 @@ reduce_prod_op: OpDef = define_op(
 )
 
 
+@public()
 def prod(x: Operand, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Node:
     """Return the product over `axis`; 1 for no elements. Arguments and errors as for `sum`.
 
@@ -227,6 +230,7 @@ def _extreme(op: OpDef, on_bool: OpDef, x: Operand, axis: Axis, keepdims: bool, 
     return reduce_over(on_bool if node.dtype.is_bool else op, node, axis, keepdims, what)
 
 
+@public()
 def max(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the greatest element over `axis`; NaN if there is one. The derivative is shared among equal ones.
 
@@ -255,6 +259,7 @@ def max(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     return _extreme(reduce_max_op, reduce_any_op, x, axis, keepdims, "max")
 
 
+@public()
 def min(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the least element over `axis`; NaN if there is one. Arguments and errors as for `max`.
 
@@ -308,6 +313,7 @@ reduce_any_op = _quantifier("reduce_any", "or", np.any)
 reduce_all_op = _quantifier("reduce_all", "and", np.all)
 
 
+@public()
 def any(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return whether any element over `axis` is true (not zero); False for no elements. Arguments as for `max`.
 
@@ -327,6 +333,7 @@ def any(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     return reduce_over(reduce_any_op, as_dtype_of(as_node(x), bool_), axis, keepdims, "any")
 
 
+@public()
 def all(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return whether every element over `axis` is true (not zero); True for no elements. Arguments as for `max`.
 
@@ -398,6 +405,7 @@ def _position(op: OpDef, x: Operand, axis: int | None, keepdims: bool) -> Node:
     return reduce_over(op, node, axis, keepdims, op.name)
 
 
+@public()
 def argmax(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) -> Node:
     """Return the position of the greatest element along `axis` as int64: the first of equal ones, NaN being greatest.
 
@@ -426,6 +434,7 @@ def argmax(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) ->
     return _position(argmax_op, x, axis, keepdims)
 
 
+@public()
 def argmin(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) -> Node:
     """Return the position of the least element along `axis` as int64: the first of equal ones, NaN being least.
 
@@ -506,6 +515,7 @@ mean_op: OpDef = define_op(
 )
 
 
+@public()
 def mean(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     """Return the mean over `axis`, of bool and integers as float64; NaN for no elements. Arguments as for `max`.
 
@@ -563,6 +573,7 @@ var_op: OpDef = define_op(
 )
 
 
+@public()
 def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False) -> Node:
     """Return the variance over `axis`: the sum of squared deviations from the mean, over the count less `correction`.
 
@@ -601,6 +612,7 @@ def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keep
     )
 
 
+@public()
 def std(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keepdims: bool = False) -> Node:
     """Return the standard deviation over `axis`: the root of `var`, whose arguments and errors it has.
 

@@ -26,6 +26,7 @@ from jitflow.ops.fold import FOLDS, identity_of
 from jitflow.ops.padding import pad_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, NUMBERS, SHAPES, Array, draw, edges
+from jitflow.public import public
 from jitflow.types import Dim, Shape, TensorType, shape_text, unify
 
 _NOT_FINITE = float("-inf")
@@ -319,6 +320,7 @@ def _scanned(x: Node, op: str, axis: int, include_initial: bool) -> Node:
     return _padded(out, axis, 1, 0, identity_of(op, x.dtype)) if as_flag(include_initial, "include_initial") else out
 
 
+@public()
 def cumulative_sum(x: Operand, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Node:
     """Return the running sums along `axis`: element k is the sum of elements 0 .. k, added in this order.
 
@@ -351,6 +353,7 @@ def cumulative_sum(x: Operand, /, *, axis: int | None = None, dtype: Any = None,
     return _scanned(_accumulated(node, dtype, "cumulative_sum"), "add", k, include_initial)
 
 
+@public()
 def cumulative_prod(
     x: Operand, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Node:
@@ -376,6 +379,7 @@ def cumulative_prod(
     return _scanned(_accumulated(node, dtype, "cumulative_prod"), "mul", k, include_initial)
 
 
+@public()
 def cumulative_max(x: Operand, /, *, axis: int | None = None) -> Node:
     """Return the running maxima along `axis`: element k is the greatest of elements 0 .. k, NaN after a NaN.
 
@@ -407,6 +411,7 @@ def cumulative_max(x: Operand, /, *, axis: int | None = None) -> Node:
     return scan_op(node, op="max", axis=_axis_of(node, axis, "cumulative_max"))
 
 
+@public()
 def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
     """Return the running minima along `axis`: element k is the least of elements 0 .. k, NaN after a NaN.
 
@@ -431,6 +436,7 @@ def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
     return scan_op(node, op="min", axis=_axis_of(node, axis, "cumulative_min"))
 
 
+@public()
 def logcumsumexp(x: Operand, /, *, axis: int | None = None) -> Node:
     """Return the logarithms of the running sums of ``exp(x)`` along `axis`, without overflow.
 

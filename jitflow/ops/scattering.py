@@ -28,6 +28,7 @@ from jitflow.ops.elementwise import divide_op, multiply_op
 from jitflow.ops.fold import FOLDS, identity_of
 from jitflow.ops.movement import reshape_op, reshape_to
 from jitflow.ops.testdata import FLOATS, INTEGERS, NUMBERS, Array, draw, edges
+from jitflow.public import public
 from jitflow.types import Dim, Shape, TensorType, as_dim, element_count, shape_text, unify
 
 #: How an update changes the element at its place.
@@ -354,6 +355,7 @@ def as_updates(updates: Operand, dtype: DType, what: str) -> Node:
     return as_dtype_of(node, dtype)
 
 
+@public()
 def scatter(x: Operand, indices: Operand, updates: Operand, /, *, axis: int = 0, mode: str = "set") -> Node:
     """Return `x` with `updates` written, or added, where `indices` point along `axis`: the reverse of `take`.
 
@@ -403,6 +405,7 @@ def scatter(x: Operand, indices: Operand, updates: Operand, /, *, axis: int = 0,
     return scatter_op(node, reshape_to(where, (count,)), flat, axis=k, mode=mode)
 
 
+@public()
 def scatter_along_axis(x: Operand, indices: Operand, updates: Operand, /, *, axis: int = -1, mode: str = "set") -> Node:
     """Return `x` with `updates` written where `indices` point, each row along `axis` by indices of its own.
 
@@ -463,6 +466,7 @@ def _segments(data: Operand, segment_ids: Operand, num_segments: Any, what: str)
         raise located(error) from None
 
 
+@public()
 def segment_sum(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the sums of the elements of each segment: those along the first axis with the same number.
 
@@ -508,6 +512,7 @@ def _folded(data: Operand, segment_ids: Operand, num_segments: Any, what: str, m
     return scatter_op(broadcast_to(nothing, (size, *node.shape[1:])), ids, node, axis=0, mode=mode)
 
 
+@public()
 def segment_prod(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the product of each segment, 1 for one without elements. Arguments as for `segment_sum`.
 
@@ -529,6 +534,7 @@ def segment_prod(data: Operand, segment_ids: Operand, num_segments: Any, /) -> N
     return _folded(data, segment_ids, num_segments, "segment_prod", "mul")
 
 
+@public()
 def segment_max(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the greatest element of each segment, NaN if there is one.
 
@@ -552,6 +558,7 @@ def segment_max(data: Operand, segment_ids: Operand, num_segments: Any, /) -> No
     return _folded(data, segment_ids, num_segments, "segment_max", "max")
 
 
+@public()
 def segment_min(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the least element of each segment, NaN if there is one.
 
@@ -575,6 +582,7 @@ def segment_min(data: Operand, segment_ids: Operand, num_segments: Any, /) -> No
     return _folded(data, segment_ids, num_segments, "segment_min", "min")
 
 
+@public()
 def segment_mean(data: Operand, segment_ids: Operand, num_segments: Any, /) -> Node:
     """Return the mean of each segment, NaN for one without elements; bool and integers are taken as float64.
 

@@ -21,6 +21,7 @@ from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_op
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, SHAPES, Array, draw, edges
+from jitflow.public import public
 from jitflow.types import TensorType, shape_text
 
 
@@ -121,6 +122,7 @@ def _along(op: OpDef, x: Operand, axis: int) -> Node:
     return node if node.shape[k] == 0 else op(node, axis=k)
 
 
+@public("jitflow", "nn")
 def softmax(x: Operand, /, axis: int = -1) -> Node:
     """Return ``exp(x) / sum(exp(x))`` along `axis`, computed without overflow.
 
@@ -148,6 +150,7 @@ def softmax(x: Operand, /, axis: int = -1) -> Node:
     return _along(softmax_op, x, axis)
 
 
+@public("jitflow", "nn")
 def log_softmax(x: Operand, /, axis: int = -1) -> Node:
     """Return the logarithm of `softmax`, exact also where that is nearly 0. Arguments and errors as for `softmax`.
 
@@ -227,6 +230,7 @@ logsumexp_op: OpDef = define_op(
 )
 
 
+@public("jitflow", "nn")
 def logsumexp(x: Operand, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Node:
     """Return ``log(sum(exp(x)))`` over `axis`, without overflow; -inf for no elements.
 

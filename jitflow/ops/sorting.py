@@ -23,6 +23,7 @@ from jitflow.ops.movement import moveaxis
 from jitflow.ops.scattering import segment_sum_along_axis_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import NUMBERS, SHAPES, Array, draw, edges, is_thorough
+from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, TensorType, dim_text, shape_text, unify
 
@@ -356,6 +357,7 @@ def _comparable(x: Node) -> Node:
     return as_dtype_of(x, uint8) if x.dtype.is_bool else x
 
 
+@public()
 def sort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Node:
     """Return the elements of `x` in ascending order along `axis`, NaN last.
 
@@ -388,6 +390,7 @@ def sort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: boo
     return _back(as_dtype_of(out, moved.dtype), k)
 
 
+@public()
 def argsort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Node:
     """Return the positions along `axis`, as int64, of the elements of `x` in ascending order, NaN last.
 
@@ -468,6 +471,7 @@ top_k_op: OpDef = define_op(
 )
 
 
+@public()
 def top_k(x: Operand, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Node, Node]:
     """Return the `k` greatest elements along `axis`, the greatest first, and their positions.
 
@@ -561,12 +565,13 @@ def _numpy_searchsorted(x1: Array, x2: Array, *, side: str) -> Array:
     def precedes(a: Array, b: Array) -> Array:
         return (a < b) | (a == a) & (b != b)
 
-    n, place = len(x1), np.zeros(x2.shape, np.int64)
+    n = len(x1)
+    place: Array = np.zeros(x2.shape, np.int64)
     for s in reversed(range(n.bit_length())):
         next_ = place + (1 << s)
         here = x1[np.minimum(next_, n) - 1]
         comes = precedes(here, x2) if side == "left" else ~precedes(x2, here)
-        place = np.where((next_ <= n) & comes, next_, place)
+        place = np.asarray(np.where((next_ <= n) & comes, next_, place))
     return place
 
 
@@ -595,6 +600,7 @@ searchsorted_op: OpDef = define_op(
 )
 
 
+@public()
 def searchsorted(x1: Operand, x2: Operand, /, *, side: str = "left", sorter: Operand | None = None) -> Node:
     """Return where each element of `x2` has to be put into sorted `x1` so that it stays sorted, as int64.
 

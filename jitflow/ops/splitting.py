@@ -11,6 +11,7 @@ from jitflow.ops.axes import as_int, normalize_axis
 from jitflow.ops.indexing import getitem
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.slicing import slice_axes
+from jitflow.public import public
 from jitflow.types import SymDim, dim_text, shape_text
 
 
@@ -22,6 +23,7 @@ def _known_size(x: Node, axis: int, what: str) -> int:
     return n
 
 
+@public()
 def unstack(x: Operand, /, *, axis: int = 0) -> tuple[Node, ...]:
     """Return the slices of `x` along `axis`, which they lack.
 
@@ -46,6 +48,7 @@ def unstack(x: Operand, /, *, axis: int = 0) -> tuple[Node, ...]:
     return tuple(reshape_to(part, shape) for part in parts)
 
 
+@public()
 def split(x: Operand, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Node]:
     """Return `x` cut along `axis` into equal parts, or at the places given, as ``np.split`` does.
 
@@ -78,6 +81,7 @@ def split(x: Operand, indices_or_sections: int | Sequence[int], axis: int = 0) -
     return _split(x, indices_or_sections, axis, "split", equal=True)
 
 
+@public()
 def array_split(x: Operand, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Node]:
     """Return `x` cut along `axis` as `split` does, but the first parts may be longer by one element.
 
@@ -122,6 +126,7 @@ def _split(x: Operand, sections: Any, axis: int, what: str, equal: bool) -> list
     return parts
 
 
+@public()
 def hsplit(x: Operand, indices_or_sections: int | Sequence[int]) -> list[Node]:
     """Return `x` cut along its second axis, a vector along its only one; see `split`.
 
@@ -140,6 +145,7 @@ def hsplit(x: Operand, indices_or_sections: int | Sequence[int]) -> list[Node]:
     return _split(node, indices_or_sections, 1 if len(node.shape) > 1 else 0, "hsplit", equal=True)
 
 
+@public()
 def vsplit(x: Operand, indices_or_sections: int | Sequence[int]) -> list[Node]:
     """Return `x` cut along its first axis; see `split`.
 
@@ -157,6 +163,7 @@ def vsplit(x: Operand, indices_or_sections: int | Sequence[int]) -> list[Node]:
     return _split(_of_rank(x, 2, "vsplit"), indices_or_sections, 0, "vsplit", equal=True)
 
 
+@public()
 def dsplit(x: Operand, indices_or_sections: int | Sequence[int]) -> list[Node]:
     """Return `x` cut along its third axis; see `split`.
 

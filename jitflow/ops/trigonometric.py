@@ -32,6 +32,7 @@ from jitflow.ops.elementwise import (
 from jitflow.ops.exponential import exp_op, sqrt_op
 from jitflow.ops.maths import apply_to_floats, define_function, in_double, number
 from jitflow.ops.testdata import FLOATS, Array
+from jitflow.public import public
 
 
 def _one_and_square(x: Node) -> tuple[Node, Node]:
@@ -43,6 +44,7 @@ def _one_and_square(x: Node) -> tuple[Node, Node]:
 sin_op: OpDef = define_function("sin", np.sin, -1e5, 1e5, lambda ct, out, x: (multiply_op(ct, cos_op(x)),))
 
 
+@public()
 def sin(x: Operand, /) -> Node:
     """Return the sine of `x` in radians elementwise; NaN for infinities. Integers and bool are taken as float64.
 
@@ -60,6 +62,7 @@ def sin(x: Operand, /) -> Node:
 cos_op: OpDef = define_function("cos", np.cos, -1e5, 1e5, lambda ct, out, x: (negative_op(multiply_op(ct, sin_op(x))),))
 
 
+@public()
 def cos(x: Operand, /) -> Node:
     """Return the cosine of `x` in radians elementwise; NaN for infinities. Integers and bool are taken as float64.
 
@@ -82,6 +85,7 @@ def _vjp_tan(ct: Node, out: Node, x: Node) -> tuple[Node]:
 tan_op: OpDef = define_function("tan", np.tan, -1e5, 1e5, _vjp_tan, smooth=(-1.4, 1.4))
 
 
+@public()
 def tan(x: Operand, /) -> Node:
     """Return the tangent of `x` in radians elementwise; NaN for infinities. Integers and bool are taken as float64.
 
@@ -107,6 +111,7 @@ def _vjp_asin(ct: Node, out: Node, x: Node) -> tuple[Node]:
 asin_op: OpDef = define_function("asin", np.arcsin, -1.0, 1.0, _vjp_asin, smooth=(-0.9, 0.9))
 
 
+@public()
 def asin(x: Operand, /) -> Node:
     """Return the angle between -pi/2 and pi/2 whose sine is `x`, elementwise; NaN outside -1 to 1.
 
@@ -126,6 +131,7 @@ acos_op: OpDef = define_function(
 )
 
 
+@public()
 def acos(x: Operand, /) -> Node:
     """Return the angle between 0 and pi whose cosine is `x`, elementwise; NaN outside -1 to 1.
 
@@ -148,6 +154,7 @@ def _vjp_atan(ct: Node, out: Node, x: Node) -> tuple[Node]:
 atan_op: OpDef = define_function("atan", np.arctan, -20.0, 20.0, _vjp_atan)
 
 
+@public()
 def atan(x: Operand, /) -> Node:
     """Return the angle between -pi/2 and pi/2 whose tangent is `x`, elementwise; +-pi/2 for infinities.
 
@@ -187,6 +194,7 @@ atan2_op: OpDef = define_elementwise(
 )
 
 
+@public()
 def atan2(x1: Operand, x2: Operand, /) -> Node:
     """Return the angle of the point with ordinate `x1` and abscissa `x2`, between -pi and pi, elementwise.
 
@@ -215,6 +223,7 @@ def atan2(x1: Operand, x2: Operand, /) -> Node:
 sinh_op: OpDef = define_function("sinh", np.sinh, -90.0, 90.0, lambda ct, out, x: (multiply_op(ct, cosh_op(x)),))
 
 
+@public()
 def sinh(x: Operand, /) -> Node:
     """Return the hyperbolic sine elementwise; infinite where the result is too large for the dtype.
 
@@ -232,6 +241,7 @@ def sinh(x: Operand, /) -> Node:
 cosh_op: OpDef = define_function("cosh", np.cosh, -90.0, 90.0, lambda ct, out, x: (multiply_op(ct, sinh_op(x)),))
 
 
+@public()
 def cosh(x: Operand, /) -> Node:
     """Return the hyperbolic cosine elementwise; infinite where the result is too large for the dtype.
 
@@ -254,6 +264,7 @@ def _vjp_tanh(ct: Node, out: Node, x: Node) -> tuple[Node]:
 tanh_op: OpDef = define_function("tanh", np.tanh, -12.0, 12.0, _vjp_tanh)
 
 
+@public()
 def tanh(x: Operand, /) -> Node:
     """Return the hyperbolic tangent elementwise; +-1 for infinities. Integers and bool are taken as float64.
 
@@ -279,6 +290,7 @@ def _vjp_asinh(ct: Node, out: Node, x: Node) -> tuple[Node]:
 asinh_op: OpDef = define_function("asinh", np.arcsinh, -50.0, 50.0, _vjp_asinh)
 
 
+@public()
 def asinh(x: Operand, /) -> Node:
     """Return the number whose hyperbolic sine is `x`, elementwise. Integers and bool are taken as float64.
 
@@ -302,6 +314,7 @@ def _vjp_acosh(ct: Node, out: Node, x: Node) -> tuple[Node]:
 acosh_op: OpDef = define_function("acosh", np.arccosh, 1.0, 60.0, _vjp_acosh, smooth=(1.2, 3.0))
 
 
+@public()
 def acosh(x: Operand, /) -> Node:
     """Return the number from 0 up whose hyperbolic cosine is `x`, elementwise; NaN below 1.
 
@@ -324,6 +337,7 @@ def _vjp_atanh(ct: Node, out: Node, x: Node) -> tuple[Node]:
 atanh_op: OpDef = define_function("atanh", np.arctanh, -1.0, 1.0, _vjp_atanh, smooth=(-0.9, 0.9))
 
 
+@public()
 def atanh(x: Operand, /) -> Node:
     """Return the number whose hyperbolic tangent is `x`, elementwise; infinite at -1 and 1, NaN beyond.
 
@@ -354,6 +368,7 @@ def _vjp_erf(ct: Node, out: Node, x: Node) -> tuple[Node]:
 erf_op: OpDef = define_function("erf", erf_array, -6.0, 6.0, _vjp_erf)
 
 
+@public()
 def erf(x: Operand, /) -> Node:
     """Return the error function ``2/sqrt(pi) * integral of exp(-t**2) from 0 to x`` elementwise.
 
