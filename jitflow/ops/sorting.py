@@ -563,7 +563,7 @@ def _numpy_searchsorted(x1: Array, x2: Array, *, side: str) -> Array:
     """
 
     def precedes(a: Array, b: Array) -> Array:
-        return (a < b) | (a == a) & (b != b)
+        return np.asarray((a < b) | (a == a) & (b != b))
 
     n = len(x1)
     place: Array = np.zeros(x2.shape, np.int64)
