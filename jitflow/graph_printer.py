@@ -198,7 +198,7 @@ def _leaves(outputs: Any) -> list[Any]:
             stack.pop()
         elif isinstance(x, (list, tuple, dict)):
             if len(stack) > MAX_DEPTH:
-                raise GraphError(f"outputs are nested deeper than {MAX_DEPTH} levels")
+                raise located(GraphError(f"outputs are nested deeper than {MAX_DEPTH} levels"))
             stack.append(iter(x.values() if isinstance(x, dict) else x))
         else:
             found.append(x)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jitflow.errors import FeedTypeError, GraphError
-from jitflow.graph import Node
+from jitflow.graph import Node, located
 
 #: Structures nested deeper than this are taken for one that holds itself.
 MAX_DEPTH = 100
@@ -28,7 +28,7 @@ def leaves(structure: Any, depth: int = 0) -> list[Any]:
     elif not isinstance(structure, (list, tuple)):
         return [structure]
     if depth > MAX_DEPTH:
-        raise GraphError(f"fetches are nested deeper than {MAX_DEPTH} levels")
+        raise located(GraphError(f"fetches are nested deeper than {MAX_DEPTH} levels"))
     found: list[Any] = []
     for x in structure:
         if isinstance(x, (list, tuple, dict)):

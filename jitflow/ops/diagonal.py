@@ -11,6 +11,7 @@ from jitflow.dtypes import SUPPORTED, float64
 from jitflow.errors import ShapeError
 from jitflow.expr import Expr, as_index, const, eq, maximum, minimum, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, within
+from jitflow.ops.axes import as_int
 from jitflow.ops.reduce import sum
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
@@ -113,7 +114,8 @@ def diagonal(x: Operand, /, *, offset: int = 0) -> Node:
     if rank < 2:
         raise located(ShapeError(f"diagonal: at least two axes are needed, got {shape_text(node.shape)}"))
     n, m = node.shape[-2:]
-    down, right = (-offset, 0) if offset < 0 else (0, offset)
+    k = as_int(offset, "diagonal: offset")
+    down, right = (-k, 0) if k < 0 else (0, k)
     length = _length(n, m, down, right)
     cut = {rank - 2: (down, length, 1), rank - 1: (right, length, 1)}
     return diagonal_op(slice_axes(node, cut))

@@ -461,6 +461,9 @@ BUILDING: list[Row] = [
     ("jf.outer(y, y)", Shape, "outer"),
     ("jf.linalg.cross(y, jf.zeros((2, 2)))", Shape, "cross"),
     ("jf.linalg.trace(v)", Shape, "trace"),
+    ("jf.linalg.diagonal(m, offset=1.5)", DType, "diagonal: offset must be an int, got 1.5"),
+    ("jf.linalg.trace(m, offset='a')", DType, "trace: diagonal: offset must be an int"),
+    ("jf.same_graph(y, deep(1000))", Graph, "nested deeper than 100"),
     ("jf.linalg.matrix_norm(y, ord='nope')", Graph, "ord"),
     ("jf.linalg.vector_norm(v, ord='a')", Graph, "ord must be a number"),
     # neural networks

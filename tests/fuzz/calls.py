@@ -51,8 +51,8 @@ CHUNK, BATCH = 64, 16
 PLACE = "<case>"
 
 MODULES = {"jf": jf, "jf.nn": jf.nn, "jf.linalg": jf.linalg, "jf.random": jf.random}
-#: Not called at random: they write files, or compile, which the results of all others are anyway; or are classes.
-LEFT_OUT = {"save", "load", "compare", "config", "interpret"}
+#: Not called at random: they use files, or compute, which is done with results anyway, or pass on others' errors.
+LEFT_OUT = {"save", "load", "compare", "config", "interpret", "from_dlpack"}
 #: What Python calls for operators and built-in functions, on a Tensor and with one argument more.
 SPECIAL = ["__add__", "__rsub__", "__matmul__", "__pow__", "__lshift__", "__and__", "__eq__", "__getitem__"]
 
