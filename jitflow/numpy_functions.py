@@ -10,7 +10,6 @@ import numpy as np
 from jitflow.graph import Node, as_node
 from jitflow.ops import (
     closeness,
-    compare,
     counting,
     creation,
     data_dependent,
@@ -28,6 +27,7 @@ from jitflow.ops import (
     rearranging,
     reduce,
     scan,
+    selection,
     sorting,
     splitting,
 )
@@ -103,7 +103,7 @@ def _stack(arrays: Any, axis: int = 0, out: Any = None) -> Node:
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Node:
     no_out("clip", out)
-    return compare.clip(a, a_min if min is None else min, a_max if max is None else max)
+    return selection.clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
 def _take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: str = "raise") -> Node:
@@ -115,7 +115,7 @@ def _take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: 
         if mode == "wrap":
             where = elementwise.remainder(where, extent)
         else:
-            where = compare.minimum(compare.maximum(where, 0), elementwise.subtract(extent, 1))
+            where = selection.minimum(selection.maximum(where, 0), elementwise.subtract(extent, 1))
     elif mode != "raise":
         raise TypeError(f"np.take: mode must be 'raise', 'wrap' or 'clip', got {mode!r}")
     return index.take(node, where, axis=at)
@@ -194,7 +194,7 @@ def _round(a: Any, decimals: int = 0, out: Any = None) -> Node:
 def _where(condition: Any, *branches: Any) -> Node:
     if len(branches) != 2:
         raise TypeError("np.where with Tensors takes a condition and two values; how many are true depends on the run")
-    return compare.where(condition, *branches)
+    return selection.where(condition, *branches)
 
 
 def _dot(a: Any, b: Any, out: Any = None) -> Node:

@@ -32,11 +32,13 @@ from jitflow.ops import (
     index,
     indexing,
     linalg,
+    logic,
     movement,
     naming,
     rearranging,
     reduce,
     scan,
+    selection,
     sorting,
 )
 from jitflow.ops.axes import DEVICE, check_device
@@ -234,11 +236,11 @@ class Tensor:
     __mod__, __rmod__ = _operator(elementwise.remainder), _reflected(elementwise.remainder)
     __pow__, __rpow__ = _operator(exponential.pow), _reflected(exponential.pow)
     __matmul__, __rmatmul__ = _operator(linalg.matmul), _reflected(linalg.matmul)
-    __and__, __rand__ = _operator(compare.bitwise_and), _reflected(compare.bitwise_and)
-    __or__, __ror__ = _operator(compare.bitwise_or), _reflected(compare.bitwise_or)
-    __xor__, __rxor__ = _operator(compare.bitwise_xor), _reflected(compare.bitwise_xor)
-    __lshift__, __rlshift__ = _operator(compare.bitwise_left_shift), _reflected(compare.bitwise_left_shift)
-    __rshift__, __rrshift__ = _operator(compare.bitwise_right_shift), _reflected(compare.bitwise_right_shift)
+    __and__, __rand__ = _operator(logic.bitwise_and), _reflected(logic.bitwise_and)
+    __or__, __ror__ = _operator(logic.bitwise_or), _reflected(logic.bitwise_or)
+    __xor__, __rxor__ = _operator(logic.bitwise_xor), _reflected(logic.bitwise_xor)
+    __lshift__, __rlshift__ = _operator(logic.bitwise_left_shift), _reflected(logic.bitwise_left_shift)
+    __rshift__, __rrshift__ = _operator(logic.bitwise_right_shift), _reflected(logic.bitwise_right_shift)
     __lt__, __le__ = _operator(compare.less), _operator(compare.less_equal)
     __gt__, __ge__ = _operator(compare.greater), _operator(compare.greater_equal)
     __eq__ = _operator(compare.equal)
@@ -255,7 +257,7 @@ class Tensor:
         return as_tensor(elementwise.abs(self.node))
 
     def __invert__(self) -> Tensor:
-        return as_tensor(compare.bitwise_invert(self.node))
+        return as_tensor(logic.bitwise_invert(self.node))
 
     def __getitem__(self, key: Any) -> Tensor:
         return as_tensor(indexing.getitem(self.node, key))
@@ -337,7 +339,7 @@ class Tensor:
 
     def clip(self, min: Any = None, max: Any = None) -> Tensor:
         """Return the elements, those outside `min` .. `max` replaced by the nearest bound; see `jitflow.clip`."""
-        return as_tensor(compare.clip(self.node, min, max))
+        return as_tensor(selection.clip(self.node, min, max))
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
         """Return it without axes of size 1; see `jitflow.squeeze`."""

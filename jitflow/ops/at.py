@@ -19,12 +19,12 @@ from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, 
 from jitflow.graph import make_constant as constant
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.compare import maximum_op, minimum_op, where_op
 from jitflow.ops.creation import arange_op
 from jitflow.ops.elementwise import add_op, multiply_op
 from jitflow.ops.indexing import ParsedKey, getitem, parse_key
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import MODES, as_updates, scatter_op
+from jitflow.ops.selection import maximum_op, minimum_op, where_op
 from jitflow.ops.slicing import Slices, guarded, slice_op
 from jitflow.ops.testdata import Array, draw
 from jitflow.types import Shape, TensorType, element_count, same_dim, shape_text

@@ -14,13 +14,14 @@ from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, make
 from jitflow.ops.axes import as_flag, as_number
 from jitflow.ops.broadcast import reduce_sum_op, spread, unbroadcast
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
-from jitflow.ops.compare import equal_op, where_op
+from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, sqrt_op
 from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import matrix_transpose, reshape_to
 from jitflow.ops.reduce import reduce_max_op
+from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.ops.triangle import triangle_op
 from jitflow.public import public

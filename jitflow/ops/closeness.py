@@ -6,17 +6,9 @@ from jitflow.dtypes import bool_, float64, int64
 from jitflow.graph import Node, Operand, as_node, make_constant
 from jitflow.ops.axes import as_flag, as_number
 from jitflow.ops.cast import as_dtype_of, promoted
-from jitflow.ops.compare import (
-    equal,
-    isfinite,
-    isnan,
-    less_equal_op,
-    logical_and_op,
-    logical_not_op,
-    logical_or_op,
-    not_equal_op,
-)
+from jitflow.ops.compare import equal, isfinite, isnan, less_equal_op, not_equal_op
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, subtract_op
+from jitflow.ops.logic import logical_and_op, logical_not_op, logical_or_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.rearranging import ravel
 from jitflow.ops.reduce import Axis, all, any, sum

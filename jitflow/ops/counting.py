@@ -17,12 +17,13 @@ from jitflow.ops.axes import Dims, as_flag, as_int, known_shape
 from jitflow.ops.broadcast import broadcast_to, reduce_sum_op
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.checked_index import as_subscript
-from jitflow.ops.compare import equal, where
+from jitflow.ops.compare import equal
 from jitflow.ops.creation import arange_op, guard_not_negative
 from jitflow.ops.elementwise import add, divide, multiply, subtract
 from jitflow.ops.joining import concat
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import segment_sum_op
+from jitflow.ops.selection import where
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import searchsorted_op
 from jitflow.ops.testdata import INTEGERS, Array

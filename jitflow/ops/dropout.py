@@ -6,9 +6,9 @@ from jitflow.dtypes import float32, float_of
 from jitflow.errors import DTypeError, OutOfBoundsError
 from jitflow.graph import Node, Operand, as_node, located, make_constant
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import where_op
 from jitflow.ops.elementwise import multiply_op
 from jitflow.ops.random import bernoulli
+from jitflow.ops.selection import where_op
 from jitflow.public import public
 
 

@@ -22,7 +22,7 @@ from jitflow.expr import Unary, call
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, is_weak, located, make_constant
 from jitflow.ops.broadcast import unbroadcast
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
-from jitflow.ops.compare import equal_op, greater_op, where_op
+from jitflow.ops.compare import equal_op, greater_op
 from jitflow.ops.elementwise import (
     add_op,
     binary_samples,
@@ -33,6 +33,7 @@ from jitflow.ops.elementwise import (
     subtract_op,
 )
 from jitflow.ops.maths import apply_to_floats, define_function, in_double, number, samples_between
+from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges, is_thorough
 from jitflow.public import public
 

@@ -17,11 +17,12 @@ from jitflow.ops.axes import normalize_axis, row_major
 from jitflow.ops.broadcast import aligned, broadcast_to
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
-from jitflow.ops.compare import less_op, where_op
+from jitflow.ops.compare import less_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add_op, multiply_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import segment_sum_along_axis_op, segment_sum_op
+from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import INTEGERS, Array, draw
 from jitflow.public import public
 from jitflow.types import (

@@ -17,12 +17,14 @@ from jitflow.ops.activations import softplus_op
 from jitflow.ops.axes import as_number, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
 from jitflow.ops.cast import as_dtype_of, cast_array, promoted
-from jitflow.ops.compare import equal_op, greater_equal_op, less_op, logical_and_op, where_op
+from jitflow.ops.compare import equal_op, greater_equal_op, less_op
 from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, negative_op, subtract_op
+from jitflow.ops.logic import logical_and_op
 from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.reduce import mean, sum
+from jitflow.ops.selection import where_op
 from jitflow.ops.softmax import logsumexp_op
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.public import public

@@ -17,8 +17,8 @@ from jitflow.expr import Expr, Reduce, Var, as_index, const_index
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, define_op, located
 from jitflow.ops.broadcast import reduce_over, reduce_sum_op
 from jitflow.ops.cast import cast_array, promoted
-from jitflow.ops.compare import logical_and_op
 from jitflow.ops.elementwise import multiply_op
+from jitflow.ops.logic import logical_and_op
 from jitflow.ops.movement import permute_dims, reshape_op, reshape_to
 from jitflow.ops.reduce import reduce_any_op
 from jitflow.ops.testdata import Array, draw, edges, is_thorough

@@ -8,7 +8,8 @@ from jitflow.dtypes import DType
 from jitflow.graph import Node, OpDef, Operand, as_node, make_constant
 from jitflow.ops.axes import as_number
 from jitflow.ops.cast import promoted
-from jitflow.ops.compare import equal_op, isnan, maximum_op, minimum_op, not_equal_op, where_op
+from jitflow.ops.compare import equal_op, isnan, not_equal_op
+from jitflow.ops.selection import maximum_op, minimum_op, where_op
 from jitflow.public import public
 
 

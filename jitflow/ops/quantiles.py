@@ -17,11 +17,13 @@ from jitflow.graph import Node, Operand, as_node, constant_op, located, make_con
 from jitflow.ops.axes import as_flag, normalize_axes
 from jitflow.ops.broadcast import kept_shape
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import clip, equal, greater_equal, logical_or, minimum, where
+from jitflow.ops.compare import equal, greater_equal
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add, ceil, divide, floor, multiply, round, subtract
 from jitflow.ops.index import take_op
+from jitflow.ops.logic import logical_or
 from jitflow.ops.movement import permute_dims, reshape_to
+from jitflow.ops.selection import clip, minimum, where
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import sort_op
 from jitflow.ops.widen import widened_dtype

@@ -26,20 +26,16 @@ from jitflow.graph import (
 from jitflow.ops.axes import as_flag, as_number, checked_shape, normalize_axis
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import (
-    bitwise_and_op,
-    bitwise_right_shift_op,
-    greater_equal_op,
-    less_op,
-    where_op,
-)
+from jitflow.ops.compare import greater_equal_op, less_op
 from jitflow.ops.creation import checked_dtype
 from jitflow.ops.elementwise import add_op, multiply_op, negative_op
 from jitflow.ops.exponential import log_op, sqrt_op
 from jitflow.ops.index import take
+from jitflow.ops.logic import bitwise_and_op, bitwise_right_shift_op
 from jitflow.ops.movement import moveaxis, reshape_to
 from jitflow.ops.philox import checked_key, draw_bits, u64
 from jitflow.ops.reduce import argmax
+from jitflow.ops.selection import where_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import argsort
 from jitflow.ops.trigonometric import cos_op

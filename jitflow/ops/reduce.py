@@ -29,12 +29,13 @@ from jitflow.ops.broadcast import (
     sum_dtype,
 )
 from jitflow.ops.cast import as_dtype_of, cast_array
-from jitflow.ops.compare import equal_op, maximum, where_op
+from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
 from jitflow.ops.exponential import sqrt
 from jitflow.ops.fold import ordered_fold
 from jitflow.ops.movement import reshape_op
+from jitflow.ops.selection import maximum, where_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.public import public
 from jitflow.simplify import simplify_index

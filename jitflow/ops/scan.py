@@ -19,11 +19,13 @@ from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import as_flag, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, sum_dtype
 from jitflow.ops.cast import as_dtype_of
-from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, logical_not, not_equal_op, where_op
+from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, not_equal_op
 from jitflow.ops.elementwise import add_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, log_op
 from jitflow.ops.fold import FOLDS, identity_of
+from jitflow.ops.logic import logical_not
 from jitflow.ops.padding import pad_op
+from jitflow.ops.selection import where_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, NUMBERS, SHAPES, Array, draw, edges
 from jitflow.public import public

@@ -22,11 +22,12 @@ from jitflow.ops.axes import Dims, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
-from jitflow.ops.compare import equal_op, where_op
+from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import arange_op, guard_not_negative
 from jitflow.ops.elementwise import divide_op, multiply_op
 from jitflow.ops.fold import FOLDS, identity_of
 from jitflow.ops.movement import reshape_op, reshape_to
+from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import FLOATS, INTEGERS, NUMBERS, Array, draw, edges
 from jitflow.public import public
 from jitflow.types import Dim, Shape, TensorType, as_dim, element_count, shape_text, unify
