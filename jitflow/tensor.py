@@ -85,6 +85,8 @@ def lift(function: Callable[..., Any]) -> Callable[..., Any]:
             made = function(*args, **kwargs)
         except RecursionError:
             raise _too_deep(function) from None
+        except JitflowError as error:
+            raise _of(function, error) from None
         return as_tensor(made) if isinstance(made, Node) else type(made)(map(as_tensor, made))
 
     given = str(inspect.signature(function).return_annotation)
@@ -100,6 +102,12 @@ def functions_of(space: str) -> dict[str, Callable[..., Any]]:
 def _too_deep(function: Callable[..., Any]) -> JitflowError:
     """Return the error for a list that holds itself, or nearly: graphs themselves may be as deep as they like."""
     return located(LimitError(f"{function.__name__}: an argument is nested too deeply"))
+
+
+def _of(function: Callable[..., Any], error: JitflowError) -> JitflowError:
+    """Return `error` with the name of the function that the user called at the beginning, if it is not there yet."""
+    name, text = function.__name__, str(error)
+    return error if re.match(rf"{name}\b", text) else located(type(error)(f"{name}: {text}"))
 
 
 def _describe(lifted: Callable[..., Any], function: Callable[..., Any], result: str) -> None:
@@ -118,7 +126,10 @@ def _operator(function: Callable[[Any, Any], Node]) -> Callable[[Tensor, Any], A
     """Return the method of a binary operator. For operands that are no tensors Python goes on looking."""
 
     def method(self: Tensor, other: Any) -> Any:
-        return as_tensor(function(self.node, other)) if _is_operand(other) else NotImplemented
+        try:
+            return as_tensor(function(self.node, other)) if _is_operand(other) else NotImplemented
+        except JitflowError as error:
+            raise _of(function, error) from None
 
     return method
 
@@ -127,7 +138,10 @@ def _reflected(function: Callable[[Any, Any], Node]) -> Callable[[Tensor, Any], 
     """Return the method of a binary operator whose left operand is no Tensor."""
 
     def method(self: Tensor, other: Any) -> Any:
-        return as_tensor(function(other, self.node)) if _is_operand(other) else NotImplemented
+        try:
+            return as_tensor(function(other, self.node)) if _is_operand(other) else NotImplemented
+        except JitflowError as error:
+            raise _of(function, error) from None
 
     return method
 

@@ -55,7 +55,7 @@ def per_axis(value: Any, count: int, what: str, least: int) -> Numbers:
     except TypeError:
         numbers = ()
     if len(numbers) != count or any(n < least for n in numbers):
-        wanted = f"an int of at least {least}, or {count} of them"
+        wanted = f"an int of at least {least}" + (f", or {count} of them" if count > 1 else "")
         raise located(GraphError(f"{what} must be {wanted}, got {value!r}"))
     return numbers
 

@@ -69,7 +69,7 @@ DIMS: list[Case] = [
         ValueError,
         "placeholder 'p': a dim cannot be negative, got -1",
     ),
-    (lambda: jf.zeros((3 - 5,)), jf.ShapeError, ValueError, "a dim cannot be negative, got -2"),
+    (lambda: jf.zeros((3 - 5,)), jf.ShapeError, ValueError, "zeros: a dim cannot be negative, got -2"),
     (lambda: jf.pad(x(), -1), jf.ShapeError, ValueError, "pad: pad_width -1: a dim cannot be negative, got -1"),
     (
         lambda: jf.placeholder("p", jf.float32, (1.5,)),
@@ -133,7 +133,7 @@ AXES: list[Case] = [
 ]
 
 NARROWING: list[Case] = [
-    (lambda: i() + 2**40, jf.DTypeError, OverflowError, "Python integer 1099511627776 is out of bounds for int32"),
+    (lambda: i() + 2**40, jf.DTypeError, OverflowError, "add: Python integer 1099511627776 is out of bounds for int32"),
     (
         lambda: jf.constant(2**40, jf.int32),
         jf.DTypeError,
@@ -210,8 +210,8 @@ DTYPES: list[Case] = [
         TypeError,
         "a variable needs values, got Tensor('x', float32, (2, 3)); use jf.asarray to pass Tensors through",
     ),
-    (lambda: jf.exp("a"), jf.DTypeError, TypeError, "cannot use str as a tensor"),
-    (lambda: jf.add(x(), None), jf.DTypeError, TypeError, "cannot use NoneType as a tensor"),
+    (lambda: jf.exp("a"), jf.DTypeError, TypeError, "exp: cannot use str as a tensor"),
+    (lambda: jf.add(x(), None), jf.DTypeError, TypeError, "add: cannot use NoneType as a tensor"),
     (lambda: x()[1.5], jf.DTypeError, TypeError, "indexing: 1.5 is no index"),
 ]
 
@@ -295,7 +295,7 @@ ARGUMENTS: list[Case] = [
         lambda: jf.zeros(np.ones(2)),
         jf.ShapeError,
         ValueError,
-        "np.float64(1.0) is no dim; use an int, a name, None or an expression of dims",
+        "zeros: np.float64(1.0) is no dim; use an int, a name, None or an expression of dims",
     ),
     (
         lambda: jf.zeros((2,), device=np.zeros(2)),
