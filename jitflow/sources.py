@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from jitflow.dtypes import as_dtype, numpy_dtype
+from jitflow.dtypes import DType, as_dtype, numpy_dtype
 from jitflow.errors import DTypeError, GraphError, JitflowError
-from jitflow.graph import Node, located, make_constant, make_placeholder, make_variable
+from jitflow.graph import Node, located, make_constant, make_placeholder, make_variable, scalar_array
 from jitflow.ops import cast
 from jitflow.ops.axes import check_device
 from jitflow.tensor import Tensor, as_tensor, checked_name
@@ -78,6 +79,13 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
     dtype : dtype, optional
         The dtype to convert to.
 
+    Raises
+    ------
+    DTypeError
+        If `value` is no array of numbers, or jitflow has no such dtype.
+    OutOfBoundsError
+        For a Python integer, alone or in a list, that `dtype` does not hold.
+
     Examples
     --------
     >>> import jitflow as jf
@@ -88,6 +96,8 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
         to = None if dtype is None else as_dtype(dtype)
         if to is not None and isinstance(value, (bool, int, float)):
             return as_tensor(make_constant(value, to))
+        if to is not None and isinstance(value, (list, tuple)):
+            value = _integers_as(value, to)
         array = _as_array(value, "constant")
         return as_tensor(make_constant(array if to is None else cast.cast_array(array, to)))
     except JitflowError as error:
@@ -170,6 +180,26 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 
 def _refuse_to_share(x: Any, what: str) -> NoReturn:
     raise located(GraphError(f"{what}: a constant is a copy of this {type(x).__name__}, so copy=False is impossible"))
+
+
+def _integers_as(value: Sequence[Any], dtype: DType) -> Any:
+    """Return a nested list of Python integers as an array of `dtype` if numpy's own array would not do; else `value`.
+
+    numpy makes float64 of integers that are now below 0 and now above the largest int64, objects of larger ones.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return value
+    kind = array.dtype.kind
+    if kind != "O" and not dtype.is_integer:
+        return value
+    if kind in "biu" and (not array.size or (dtype.min <= int(array.min()) and int(array.max()) <= dtype.max)):
+        return value
+    items = np.array(value, dtype=object)
+    if not all(isinstance(x, int) for x in items.flat):
+        return value
+    return np.array([scalar_array(x, dtype) for x in items.flat], numpy_dtype(dtype)).reshape(items.shape)
 
 
 def _as_array(value: Any, what: str) -> np.ndarray[Any, Any]:

@@ -381,6 +381,23 @@ def test_constants_get_numpys_dtypes_or_the_one_asked_for() -> None:
     assert jf.constant(np.zeros((0, 3))).shape == (0, 3)
 
 
+def test_lists_of_integers_are_exact_and_must_fit() -> None:
+    large, largest = 2**63 + 1, 2**64 - 1
+    assert run(jf.asarray([[large, 3], [largest, True]], dtype=jf.uint64)).tolist() == [[large, 3], [largest, 1]]
+    assert run(jf.asarray([2**70, -1], dtype=jf.float32)).tolist() == [2.0**70, -1.0]
+    assert run(jf.asarray([-(2**63), 2**63 - 1], dtype=jf.int64)).tolist() == [-(2**63), 2**63 - 1]
+    assert run(jf.asarray([], dtype=jf.uint8)).shape == (0,)
+    assert run(jf.asarray([300, 0], dtype=jf.bool_)).tolist() == [True, False]
+    # Numbers with a point are converted as astype does, and arrays wrap.
+    assert run(jf.asarray([300.5, -1], dtype=jf.uint8)).tolist() == [255, 0]
+    assert run(jf.asarray([np.int64(300)], dtype=jf.uint8)).tolist() == [44]
+    for value, dtype in (([1, 300], jf.uint8), ((-1,), jf.uint64), ([[2**64]], jf.uint64), ([2**63, -1], jf.int64)):
+        with pytest.raises(jf.OutOfBoundsError, match=rf"Python integer -?\d+ is out of bounds for {dtype.name}"):
+            jf.asarray(value, dtype=dtype)
+    with pytest.raises(jf.DTypeError, match="its elements are no numbers"):
+        jf.asarray([2**70, "1"], dtype=jf.float32)
+
+
 def test_asarray_passes_tensors_through(x: Tensor) -> None:
     assert jf.asarray(x) is x
     assert jf.asarray(x, dtype=jf.float32).dtype is jf.float32
@@ -416,6 +433,8 @@ def test_constants_differ_by_bits() -> None:
     assert jf.constant(0) is not jf.constant(False)
     assert jf.constant(0) is not jf.constant(0.0)
     assert jf.constant(float("nan")) is jf.constant(float("nan"))
+    assert jf.constant(-float("nan")) is not jf.constant(float("nan"))
+    assert run(jf.copysign(1.0, -float("nan"))) == -1.0
 
 
 def test_the_user_line_is_the_site_of_a_node(x: Tensor) -> None:
