@@ -85,11 +85,18 @@ def _numpy_slice(x: Array, *, starts: Slices, sizes: Slices, steps: tuple[int, .
     return np.asarray(x[_positions(starts, sizes, steps, dims)])
 
 
+def _vjp_slice(ct: Node, out: Node, x: Node, *, starts: Slices, sizes: Slices, steps: tuple[int, ...]) -> tuple[Node]:
+    if x.shape == ct.shape and all(step > 0 for step in steps):
+        return (ct,)  # all of x in its order; with a negative step it would be reversed
+    return (unslice_op(ct, shape=x.shape, starts=starts, steps=steps),)
+
+
 def _samples_slice(rng: np.random.Generator) -> Iterator[Sample]:
     for shape, starts, sizes, steps in (
         ((7,), (2,), (3,), (1,)),
         ((7,), (6,), (4,), (-2,)),
         ((7,), (0,), (4,), (2,)),
+        ((5,), (4,), (5,), (-1,)),
         ((3, 5), (1, 4), (1, 5), (1, -1)),
         ((4, 6), (0, 1), (4, 0), (1, 3)),
         ((0, 2), (0, 0), (0, 2), (1, 1)),
@@ -110,9 +117,7 @@ slice_op: OpDef = define_op(
     infer=_infer_slice,
     element=_element_slice,
     numpy=_numpy_slice,
-    vjp=lambda ct, out, x, *, starts, sizes, steps: (
-        unslice_op(ct, shape=x.shape, starts=starts, steps=steps) if x.shape != ct.shape else ct,
-    ),
+    vjp=_vjp_slice,
     samples=_samples_slice,
     exact=True,
     movement=True,
