@@ -17,6 +17,7 @@ from jitflow.dtypes import DType, as_dtype, by_short
 from jitflow.errors import CompilerBug, DTypeError, GraphError
 from jitflow.expr import INDEX, Expr, Var
 from jitflow.graph import MAX_KEPT_BYTES, ArrayData, Node, OpDef, located, name_nodes, toposort
+from jitflow.ops.axes import as_flag
 from jitflow.simplify import free_vars, rebuild
 from jitflow.structure import MAX_DEPTH
 from jitflow.tensor import Tensor
@@ -84,6 +85,7 @@ def show_graph(fetches: Any, *, sites: bool = True) -> str:
       multiply_0: f32[n, 3] = multiply(exp_0, constant_0)
       return y=multiply_0
     """
+    as_flag(sites, "show_graph: sites")
     if isinstance(fetches, Graph):
         fetches = fetches.outputs if _is_nested(fetches.outputs) else fetches.fetches
     if _is_nested(fetches):
@@ -229,7 +231,7 @@ def _key(key: Any) -> str:
 def _named_fetches(fetches: Any) -> list[tuple[str | None, Node]]:
     if isinstance(fetches, Mapping):
         return [(name, _fetched(x)) for name, x in fetches.items()]
-    if isinstance(fetches, (Node, Tensor)) or not isinstance(fetches, Iterable):
+    if isinstance(fetches, (Node, Tensor, np.ndarray)) or not isinstance(fetches, Iterable):
         fetches = (fetches,)
     return [(None, _fetched(x)) for x in fetches]
 

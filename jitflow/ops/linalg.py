@@ -73,7 +73,7 @@ def tensordot(x1: Operand, x2: Operand, /, *, axes: int | Sequence[Sequence[int]
     (3, 3)
     """
     a, b = promoted(x1, x2)
-    if isinstance(axes, (tuple, list)):
+    if isinstance(axes, (tuple, list)) and len(axes) == 2:
         left, right = (tuple(x) if isinstance(x, (tuple, list)) else (x,) for x in axes)
     elif isinstance(axes, int) and 0 <= axes <= a.type.rank and axes <= b.type.rank:
         left, right = tuple(range(len(a.shape) - axes, len(a.shape))), tuple(range(axes))

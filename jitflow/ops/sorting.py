@@ -16,7 +16,7 @@ from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Bitcast, Expr, as_index, cast, compare, const, const_index, maximum, minimum, select
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located
 from jitflow.kernel import KernelBuilder, Memory
-from jitflow.ops.axes import as_int, normalize_axis
+from jitflow.ops.axes import as_flag, as_int, normalize_axis
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.index import take, take_along_axis_op
 from jitflow.ops.movement import moveaxis
@@ -386,7 +386,7 @@ def sort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: boo
     array([ 1.,  3., nan])
     """
     moved, k = _along_last(x, axis, "sort")
-    out = sort_op(_comparable(moved), descending=bool(descending))
+    out = sort_op(_comparable(moved), descending=as_flag(descending, "sort: descending"))
     return _back(as_dtype_of(out, moved.dtype), k)
 
 
@@ -410,7 +410,8 @@ def argsort(x: Operand, /, *, axis: int = -1, descending: bool = False, stable: 
     array([0, 2, 3, 1])
     """
     moved, k = _along_last(x, axis, "argsort")
-    return _back(argsort_op(_comparable(moved), descending=bool(descending)), k)
+    order = as_flag(descending, "argsort: descending")
+    return _back(argsort_op(_comparable(moved), descending=order), k)
 
 
 # ---- top_k
@@ -507,14 +508,15 @@ def top_k(x: Operand, k: int, /, *, axis: int = -1, largest: bool = True) -> tup
     """
     moved, at = _along_last(x, axis, "top_k")
     count, last = as_int(k, "top_k: k"), len(moved.shape) - 1
+    down = as_flag(largest, "top_k: largest")
     keys = _comparable(moved)
     if 0 < count <= KEPT:
-        places = top_k_op(keys, k=count, largest=bool(largest))
+        places = top_k_op(keys, k=count, largest=down)
     else:
         n = moved.shape[last]
         if count < 0 or (isinstance(n, int) and n < count):
             raise located(ShapeError(f"top_k: there are no {count} elements along an axis of size {dim_text(n)}"))
-        places = slice_axes(argsort_op(keys, descending=bool(largest)), {last: (0, count, 1)})
+        places = slice_axes(argsort_op(keys, descending=down), {last: (0, count, 1)})
     return _back(take_along_axis_op(moved, places, axis=last), at), _back(places, at)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jitflow.errors import ShapeError
 from jitflow.graph import Node, Operand, as_node, located
 from jitflow.ops.axes import as_int, normalize_axis
@@ -106,7 +108,7 @@ def array_split(x: Operand, indices_or_sections: int | Sequence[int], axis: int 
 def _split(x: Operand, sections: Any, axis: int, what: str, equal: bool) -> list[Node]:
     node = as_node(x)
     k = normalize_axis(axis, len(node.shape), what)
-    if hasattr(sections, "__len__"):
+    if isinstance(sections, (list, tuple, range)) or (isinstance(sections, np.ndarray) and sections.ndim == 1):
         places: list[Any] = [p if isinstance(p, SymDim) else as_int(p, f"{what}: a place") for p in sections]
         starts, stops = [None, *places], [*places, None]
         return [getitem(node, (*[slice(None)] * k, slice(a, b))) for a, b in zip(starts, stops, strict=True)]
