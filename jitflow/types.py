@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from jitflow.dtypes import DType
 from jitflow.errors import LimitError, ShapeError
 from jitflow.expr import INDEX, Binary, Const, Expr, Var, as_index, minimum
@@ -113,6 +115,8 @@ def as_shape(shape: Any) -> Shape:
     """Return `shape` (one dim or a sequence of them) as a checked Shape."""
     if isinstance(shape, (int, str, Expr, SymDim)) or shape is None:
         shape = (shape,)
+    if hasattr(type(shape), "__array_namespace__") and not isinstance(shape, np.ndarray | np.generic):
+        raise ShapeError(f"{shape!r} is no shape; use a tuple of dims")  # a Tensor of 2**40 rows has as many items
     try:
         items = tuple(shape)
     except TypeError:

@@ -205,6 +205,7 @@ BUILDING: list[Row] = [
     ("jf.zeros((2**31, 2**31))", Shape, "over the limit of 2\\*\\*60"),
     ("jf.zeros(2.5)", Shape, "2.5 is no shape"),
     ("jf.zeros(x)", Shape, "is no dim|is no shape"),
+    ("jf.zeros(jf.zeros((2**40,)))", Shape, "zeros: Tensor\\(.* is no shape"),
     ("jf.ones(object())", Shape, "is no shape"),
     ("jf.ones(Gives(A))", Shape, "is no shape"),
     ("jf.full((2,), 'a')", DType, "cannot use str as a tensor"),
