@@ -16,6 +16,7 @@ from jitflow.graph import Node, as_node
 from jitflow.numpy_functions import FUNCTIONS, no_out
 from jitflow.ops import (
     compare,
+    complex_parts,
     elementwise,
     exponential,
     floatbits,
@@ -40,6 +41,7 @@ UFUNCS: dict[str, Callable[..., Node]] = {
     "float_power": lambda x, y: exponential.pow(astype(x, np.float64), astype(y, np.float64)),
     "negative": elementwise.negative,
     "positive": elementwise.positive,
+    "conjugate": complex_parts.conj,
     "absolute": elementwise.abs,
     "fabs": elementwise.abs,
     "sign": elementwise.sign,

@@ -62,7 +62,7 @@ def special(x: np.ndarray) -> np.ndarray:
 # ---- the calls
 
 UNARY = {
-    NUMBERS: "abs negative positive sign square ceil floor trunc round isfinite isinf isnan",
+    NUMBERS: "abs negative positive sign square ceil floor trunc round isfinite isinf isnan conj real imag",
     (jf.bool_, *INTEGERS): "bitwise_invert",
     (jf.bool_,): "logical_not",
     FLOATS: "sqrt signbit",
@@ -382,6 +382,24 @@ def test_elements_are_assigned_as_in_numpy() -> None:
             want[key] = -want[key]
             x[key] = -x[key]
             np.testing.assert_array_equal(np.asarray(x), want, err_msg=str(key))
+
+
+def test_masks_without_axes_and_arrays_of_repeats_are_known() -> None:
+    with eager.interpreted():
+        x = eager.asarray([1, 2, 3])
+        assert np.asarray(x[eager.asarray(True)]).tolist() == [[1, 2, 3]]
+        assert x[eager.asarray(False)].shape == (0, 3)
+        assert np.asarray(eager.repeat(x, eager.asarray([2, 0, 1]))).tolist() == [1, 1, 3]
+        assert eager.repeat(x, 2, axis=0).shape == (6,)
+
+
+def test_real_numbers_are_their_own_conjugates() -> None:
+    x = jf.placeholder("x", jf.float32, (2,))
+    assert jf.conj(x) is jf.real(x) is np.conjugate(x) is x
+    assert jf.imag(x) is jf.zeros_like(x)
+    for function in (jf.conj, jf.real, jf.imag):
+        with pytest.raises(jf.DTypeError, match=f"{function.__name__} takes integers and floats, not bool"):
+            function(x > 0)
 
 
 def test_the_namespace_says_what_it_can_do() -> None:

@@ -212,6 +212,8 @@ class Array:
         return known if isinstance(key, tuple) else known[0]
 
     def __getitem__(self, key: Any) -> Array:
+        if isinstance(key, Array) and key.dtype.is_bool and not key.ndim:
+            return self[None][: int(key)]  # a mask of no axes keeps all or nothing, along a new one
         return call(_getitem, self, self._key_of(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -323,6 +325,11 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
     return Array(np.array(np.from_dlpack(x)))
 
 
+def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
+    """Return each element of `x` as often as `repeats` says: a number, or an array of them, which is known here."""
+    return call(jf.repeat, x, _plain(repeats), axis=axis)
+
+
 def __array_namespace_info__() -> Any:
     return jf.__array_namespace_info__()
 
@@ -355,4 +362,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*_NAMES, "Array", "asarray", "from_dlpack", "__array_namespace_info__"})
+    return sorted({*_NAMES, "Array", "asarray", "from_dlpack", "repeat", "__array_namespace_info__"})
