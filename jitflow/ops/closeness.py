@@ -12,8 +12,12 @@ from jitflow.ops.logic import logical_and_op, logical_not_op, logical_or_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.rearranging import ravel
 from jitflow.ops.reduce import Axis, all, any, sum
+from jitflow.ops.sorting import searchsorted, sort
 from jitflow.public import public
 from jitflow.types import same_shape
+
+#: Up to so many elements to look for are compared one by one, in the same loop as what surrounds them.
+_FEW = 16
 
 
 @public()
@@ -104,7 +108,8 @@ def array_equal(x1: Operand, x2: Operand, /, *, equal_nan: bool = False) -> Node
 def isin(x: Operand, test_elements: Operand, /, *, invert: bool = False) -> Node:
     """Return whether each element of `x` is one of `test_elements` (with `invert`: is none of them).
 
-    Every element is compared with every other one: meant for a few `test_elements`. NaN equals nothing.
+    NaN equals nothing. Unless `test_elements` are known to be a few, they are sorted and searched; but uint64 and
+    signed integers, of which no dtype holds all, are compared one by one.
 
     Parameters
     ----------
@@ -121,8 +126,16 @@ def isin(x: Operand, test_elements: Operand, /, *, invert: bool = False) -> Node
     >>> jf.interpret(jf.isin(jf.constant([1, 2, 3]), [3, 1]), {})
     array([ True, False,  True])
     """
-    node = as_node(x)
-    found = any(equal(reshape_to(node, (*node.shape, 1)), ravel(test_elements)), axis=-1)
+    node, wanted = as_node(x), ravel(test_elements)
+    count = wanted.shape[0]
+    line, sought = promoted(wanted, node)
+    rounds = line.dtype.is_float and not (node.dtype.is_float or wanted.dtype.is_float)  # no dtype has all of both
+    if rounds or (isinstance(count, int) and count <= _FEW):
+        found = any(equal(reshape_to(node, (*node.shape, 1)), wanted), axis=-1)
+    else:
+        line = sort(line)
+        first, end = (searchsorted(line, sought, side=side) for side in ("left", "right"))
+        found = logical_and_op(not_equal_op(first, end), equal(sought, sought))  # a search finds NaN
     return logical_not_op(found) if as_flag(invert, "isin: invert") else found
 
 

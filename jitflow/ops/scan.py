@@ -317,6 +317,13 @@ def _accumulated(x: Node, dtype: Any, what: str) -> Node:
     return as_dtype_of(x, to)
 
 
+def _extremes(x: Node, op: str, axis: int | None) -> Node:
+    name = f"cumulative_{op}"
+    if x.dtype.is_bool:
+        raise located(DTypeError(f"{name} takes integers and floats, not bool; convert with astype"))
+    return scan_op(x, op=op, axis=_axis_of(x, axis, name))
+
+
 def _scanned(x: Node, op: str, axis: int, include_initial: bool) -> Node:
     out = scan_op(x, op=op, axis=axis)
     return _padded(out, axis, 1, 0, identity_of(op, x.dtype)) if as_flag(include_initial, "include_initial") else out
@@ -409,8 +416,7 @@ def cumulative_max(x: Operand, /, *, axis: int | None = None) -> Node:
     >>> jf.interpret(jf.cumulative_max(jf.constant([1, 3, 2])), {})
     array([1, 3, 3])
     """
-    node = as_node(x)
-    return scan_op(node, op="max", axis=_axis_of(node, axis, "cumulative_max"))
+    return _extremes(as_node(x), "max", axis)
 
 
 @public()
@@ -434,8 +440,7 @@ def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
     >>> jf.interpret(jf.cumulative_min(jf.constant([2, 3, 1])), {})
     array([2, 2, 1])
     """
-    node = as_node(x)
-    return scan_op(node, op="min", axis=_axis_of(node, axis, "cumulative_min"))
+    return _extremes(as_node(x), "min", axis)
 
 
 @public()

@@ -145,6 +145,34 @@ def test_search_finds_numpys_places() -> None:
     assert jf.interpret(jf.searchsorted(jf.constant([1, 2, 3]), jf.constant([2.5])), {}).tolist() == [2]
 
 
+def test_many_elements_are_looked_for_as_a_few_are() -> None:
+    rng = np.random.default_rng(8)
+    made, feeds, expected = [], {}, []
+    for dtype in SUPPORTED:
+        for count in (0, 16, 17, 60):
+            # Each is in `wanted` or not by what `==` says, pair by pair: NaN is nowhere, -0.0 where 0.0 is.
+            x, wanted = few_values(rng, dtype, 3, 5), few_values(rng, dtype, count)
+            for shape in ((count,), (f"{dtype.name}{count}",)):
+                tensor, kept = jf.placeholder(None, dtype, (3, 5)), jf.placeholder(None, dtype, shape)
+                made += [jf.isin(tensor, kept), jf.isin(tensor, kept, invert=True)]
+                feeds |= {tensor: x, kept: wanted}
+                found = (x[..., None] == wanted).any(-1)
+                expected += [found, ~found]
+    for got in (jf.Session(made).run(made, feeds), jf.interpret(made, feeds)):
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_integers_that_no_dtype_holds_together_are_told_apart(count: int) -> None:
+    signed, unsigned = np.array([2**53, 2**62, -1, 7]), np.full(count, 2**53 + 1, np.uint64)
+    unsigned[0] = 7
+    x, wanted = jf.placeholder("x", jf.int64, (4,)), jf.placeholder("wanted", jf.uint64, (count,))
+    found = [jf.isin(x, wanted), jf.isin(jf.astype(x, jf.uint64), jf.astype(wanted, jf.int64))]
+    for got in run(found, x=signed, wanted=unsigned):
+        assert got.tolist() == [False, False, False, True]
+
+
 def test_medians_and_quantiles_are_numpys() -> None:
     rng = np.random.default_rng(4)
     made, expected, feeds = [], [], {}
