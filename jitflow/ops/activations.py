@@ -12,9 +12,9 @@ from jitflow.dtypes import bool_, float32
 from jitflow.errors import DTypeError, GraphError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op
 from jitflow.ops.axes import as_number
-from jitflow.ops.cast import as_dtype_of, cast_array
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array
 from jitflow.ops.compare import greater_equal_op, greater_op, less_op
-from jitflow.ops.composite import as_float, float_samples, in_double, infer_float
+from jitflow.ops.composite import float_samples, in_double, infer_float
 from jitflow.ops.elementwise import abs_op, add_op, divide_op, multiply_op, negative_op, subtract_op, unary_samples
 from jitflow.ops.exponential import exp_op, logaddexp_op, logistic, sigmoid_op
 from jitflow.ops.fold import first_greatest

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import as_dtype, bool_, float32, float64, float_of
+from jitflow.dtypes import as_dtype, bool_, float32, float64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, make_constant
 from jitflow.ops.axes import as_flag, as_number
 from jitflow.ops.broadcast import reduce_sum_op, spread, unbroadcast
-from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.cast import as_dtype_of, cast_array, promoted_floats
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
@@ -228,11 +228,9 @@ def attention(
     array([[1., 0.],
            [0., 1.]])
     """
-    tensors = promoted(q, k, v)
-    dtype = float_of(tensors[0].dtype)
-    inputs = [as_dtype_of(x, dtype) for x in tensors]
+    inputs = [*promoted_floats(q, k, v)]
     if mask is not None:
         node = as_node(mask)
-        inputs.append(as_dtype_of(node, dtype) if node.dtype.is_float else node)
+        inputs.append(as_dtype_of(node, inputs[0].dtype) if node.dtype.is_float else node)
     factor = None if scale is None else as_number(scale, "attention: scale")
     return attention_op(*inputs, causal=as_flag(causal, "attention: causal"), scale=factor)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, int64, numpy_dtype, promote
+from jitflow.dtypes import SUPPORTED, DType, as_dtype, float32, float64, float_of, int64, numpy_dtype, promote
 from jitflow.errors import DTypeError
 from jitflow.expr import Expr, cast
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, as_operands, define_op, located
@@ -103,17 +103,26 @@ def astype(x: Operand, dtype: Any, /, *, copy: bool = True, device: Any = None) 
     array([         1,         -1, 2147483647], dtype=int32)
     """
     check_device(device, "astype")
-    node = as_node(x)
+    return as_dtype_of(as_node(x), checked_dtype(dtype))
+
+
+def checked_dtype(dtype: Any) -> DType:
+    """Return a dtype as users give it; errors carry their line."""
     try:
-        to = as_dtype(dtype)
+        return as_dtype(dtype)
     except DTypeError as error:
         raise located(error) from None
-    return node if node.dtype is to else astype_op(node, dtype=to)
 
 
 def as_dtype_of(x: Node, dtype: DType) -> Node:
     """Return `x` in `dtype`, as it is if it already has it."""
     return x if x.dtype is dtype else astype_op(x, dtype=dtype)
+
+
+def as_float(x: Operand) -> Node:
+    """Return `x` as a node, bool and integers as float64."""
+    node = as_node(x)
+    return as_dtype_of(node, float_of(node.dtype))
 
 
 def promoted(*xs: Operand) -> tuple[Node, ...]:
@@ -122,4 +131,9 @@ def promoted(*xs: Operand) -> tuple[Node, ...]:
     dtype = nodes[0].dtype
     for x in nodes[1:]:
         dtype = promote(dtype, x.dtype)
-    return tuple(x if x.dtype is dtype else astype_op(x, dtype=dtype) for x in nodes)
+    return tuple(as_dtype_of(x, dtype) for x in nodes)
+
+
+def promoted_floats(*xs: Operand) -> tuple[Node, ...]:
+    """Return operands as nodes of the one float dtype they promote to, float64 if that is bool or an integer."""
+    return tuple(as_float(x) for x in promoted(*xs))

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import bool_, float_of, int32, int64
+from jitflow.dtypes import bool_, int32, int64
 from jitflow.errors import DTypeError
-from jitflow.graph import Node, Operand, as_node
-from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.elementwise import unary_samples
 from jitflow.ops.testdata import FLOATS, Array
 from jitflow.types import TensorType
@@ -28,12 +26,6 @@ def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
             return np.asarray(fn(*(x.astype(np.float64) for x in xs), **attrs)).astype(xs[0].dtype)
 
     return rule
-
-
-def as_float(x: Operand) -> Node:
-    """Return `x` as a node, bool and integers as float64."""
-    node = as_node(x)
-    return as_dtype_of(node, float_of(node.dtype))
 
 
 def infer_float(name: str) -> Callable[..., TensorType]:

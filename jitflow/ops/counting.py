@@ -15,7 +15,7 @@ from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops import reduce
 from jitflow.ops.axes import Dims, as_flag, as_int, known_shape
 from jitflow.ops.broadcast import broadcast_to, reduce_sum_op
-from jitflow.ops.cast import as_dtype_of, promoted
+from jitflow.ops.cast import as_dtype_of, as_float, promoted
 from jitflow.ops.checked_index import as_subscript
 from jitflow.ops.compare import equal
 from jitflow.ops.creation import arange_op, guard_not_negative
@@ -27,7 +27,7 @@ from jitflow.ops.selection import where
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import searchsorted_op
 from jitflow.ops.testdata import INTEGERS, Array
-from jitflow.ops.widen import widened_dtype
+from jitflow.ops.widen import widened_input
 from jitflow.public import public
 from jitflow.types import Dim, TensorType, element_count, shape_text
 
@@ -208,7 +208,7 @@ def histogram(
     node = as_node(x)
     if node.dtype.is_bool:
         raise located(DTypeError("histogram takes numbers, not bool; convert with astype"))
-    node = as_dtype_of(node, widened_dtype(node.dtype))
+    node = widened_input(node)
     counted = _weights_of(node, weights, "histogram")
     if counted.dtype.is_bool:
         counted = as_dtype_of(counted, int64)
@@ -225,7 +225,7 @@ def histogram(
     if not as_flag(density, "histogram: density"):
         return counts, edges
     widths = subtract(slice_axes(edges, {0: (1, n - 1, 1)}), slice_axes(edges, {0: (0, n - 1, 1)}))
-    shares = as_dtype_of(counts, float_of(counts.dtype))
+    shares = as_float(counts)
     total = reduce_sum_op(shares, axes=(0,), dtype=shares.dtype)
     return divide(divide(shares, widths), total), edges
 

@@ -28,7 +28,7 @@ from jitflow.graph import (
 )
 from jitflow.ops.axes import Dims, check_device, checked_shape, known_shape
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import astype, cast_array
+from jitflow.ops.cast import astype, cast_array, checked_dtype
 from jitflow.ops.testdata import NUMBERS, Array, edges
 from jitflow.public import public
 from jitflow.simplify import evaluate_index, simplify_index
@@ -45,14 +45,6 @@ from jitflow.types import (
 )
 
 Number: TypeAlias = int | float
-
-
-def checked_dtype(dtype: Any) -> DType:
-    """Return a dtype as users give it; errors carry their line."""
-    try:
-        return as_dtype(dtype)
-    except DTypeError as error:
-        raise located(error) from None
 
 
 def guard_not_negative(d: Dim, what: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jitflow.dtypes import float32, float_of
+from jitflow.dtypes import float32
 from jitflow.errors import DTypeError, OutOfBoundsError
-from jitflow.graph import Node, Operand, as_node, located, make_constant
-from jitflow.ops.cast import as_dtype_of
+from jitflow.graph import Node, Operand, located, make_constant
+from jitflow.ops.cast import as_float
 from jitflow.ops.elementwise import multiply_op
 from jitflow.ops.random import bernoulli
 from jitflow.ops.selection import where_op
@@ -41,8 +41,7 @@ def dropout(x: Operand, rate: float, key: Operand, /) -> Node:
     >>> jf.interpret(jf.nn.dropout(x, 0.0, jf.random.key(0)), {})
     array([1., 2., 3., 4.])
     """
-    node = as_node(x)
-    node = as_dtype_of(node, float_of(node.dtype))
+    node = as_float(x)
     if not isinstance(rate, (int, float)):
         raise located(DTypeError(f"dropout: the rate must be a Python number, got {rate!r}"))
     if not 0 <= rate < 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, float_of, int32, int64
+from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, int32, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Binary, Expr, Unary, call, const, eq, select
 from jitflow.graph import (
@@ -27,7 +27,7 @@ from jitflow.graph import (
     located,
 )
 from jitflow.ops.broadcast import aligned, unbroadcast
-from jitflow.ops.cast import as_dtype_of, promoted
+from jitflow.ops.cast import promoted, promoted_floats
 from jitflow.ops.testdata import BROADCASTS, FLOATS, NUMBERS, Array, arrays, draw, edge_pairs, edges, is_thorough
 from jitflow.public import public
 from jitflow.types import TensorType, broadcast_shapes
@@ -262,9 +262,7 @@ def divide(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.divide(jf.constant([1, -1, 0]), 0), {})
     array([ inf, -inf,  nan])
     """
-    x, y = promoted(x1, x2)
-    dtype = float_of(x.dtype)
-    return divide_op(as_dtype_of(x, dtype), as_dtype_of(y, dtype))
+    return divide_op(*promoted_floats(x1, x2))
 
 
 def _float_call(op: str, name: str) -> Callable[[Expr, Expr], Expr]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import bool_, float_of, int32, int64
+from jitflow.dtypes import bool_, int32, int64
 from jitflow.errors import DTypeError, GraphError
 from jitflow.expr import Unary, call
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, is_weak, located, make_constant
 from jitflow.ops.broadcast import unbroadcast
-from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.cast import as_float, cast_array, promoted, promoted_floats
 from jitflow.ops.compare import equal_op, greater_op
 from jitflow.ops.elementwise import (
     add_op,
@@ -236,12 +236,6 @@ logaddexp_op: OpDef = define_elementwise(
 )
 
 
-def _promoted_floats(x1: Operand, x2: Operand) -> tuple[Node, Node]:
-    a, b = promoted(x1, x2)
-    dtype = float_of(a.dtype)
-    return as_dtype_of(a, dtype), as_dtype_of(b, dtype)
-
-
 @public()
 def logaddexp(x1: Operand, x2: Operand, /) -> Node:
     """Return ``log(exp(x1) + exp(x2))`` elementwise, without overflow.
@@ -260,7 +254,7 @@ def logaddexp(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.logaddexp(jf.constant([1000.0, 0.0]), jf.constant([1000.0, float("-inf")])), {})
     array([1000.69314718,    0.        ])
     """
-    return logaddexp_op(*_promoted_floats(x1, x2))
+    return logaddexp_op(*promoted_floats(x1, x2))
 
 
 # ---- roots
@@ -378,7 +372,7 @@ def hypot(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.hypot(jf.constant([3.0, float("inf")]), jf.constant([4.0, float("nan")])), {})
     array([ 5., inf])
     """
-    return hypot_op(*_promoted_floats(x1, x2))
+    return hypot_op(*promoted_floats(x1, x2))
 
 
 # ---- powers
@@ -396,8 +390,7 @@ def reciprocal(x: Operand, /) -> Node:
     >>> jf.interpret(jf.reciprocal(jf.constant([4.0, -0.0])), {})
     array([0.25, -inf])
     """
-    node = as_node(x)
-    floats = as_dtype_of(node, float_of(node.dtype))
+    floats = as_float(x)
     return divide_op(number(1, floats), floats)
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitflow.dtypes import DType, bfloat16, bool_, float16, float32, float64, float_of, int16, int32, int64
+from jitflow.dtypes import DType, bfloat16, bool_, float16, float32, float64, int16, int32, int64
 from jitflow.expr import Bitcast, Expr, compare, const, eq, select
 from jitflow.graph import Node, OpDef, Operand
 from jitflow.ops.broadcast import unbroadcast
-from jitflow.ops.cast import as_dtype_of, promoted
+from jitflow.ops.cast import promoted_floats
 from jitflow.ops.elementwise import binary_samples, define_elementwise, multiply_op, no_gradient, unary_samples
 from jitflow.ops.maths import apply_to_floats, number
 from jitflow.ops.testdata import FLOATS, Array
@@ -49,12 +49,6 @@ def _order(x: Expr) -> Expr:
 
 def _is_nan(x: Expr) -> Expr:
     return compare("gt", _magnitude(x), _LAYOUTS[x.type.dtype][1])
-
-
-def _operands(x1: Operand, x2: Operand) -> tuple[Node, Node]:
-    x, y = promoted(x1, x2)
-    dtype = float_of(x.dtype)
-    return as_dtype_of(x, dtype), as_dtype_of(y, dtype)
 
 
 # ---- copysign
@@ -95,7 +89,7 @@ def copysign(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.copysign(jf.constant([1.5, -2.0]), jf.constant([-0.0, 3.0])), {})
     array([-1.5,  2. ])
     """
-    return copysign_op(*_operands(x1, x2))
+    return copysign_op(*promoted_floats(x1, x2))
 
 
 # ---- nextafter
@@ -146,7 +140,7 @@ def nextafter(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.nextafter(jf.constant([1.0]), 2.0) - 1.0, {})
     array([2.22044605e-16])
     """
-    return nextafter_op(*_operands(x1, x2))
+    return nextafter_op(*promoted_floats(x1, x2))
 
 
 # ---- signbit

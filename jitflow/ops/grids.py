@@ -10,9 +10,9 @@ from jitflow.expr import as_index, maximum
 from jitflow.graph import Node, OpDef, Operand, as_node, located, make_constant
 from jitflow.ops.axes import as_flag, as_int, check_device, checked_shape
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, checked_dtype
 from jitflow.ops.compare import equal_op, greater_equal_op
-from jitflow.ops.creation import arange_op, checked_dtype, dim_size
+from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.diagonal import diagonal, undiagonal_op
 from jitflow.ops.elementwise import add_op, divide_op, floor_op, multiply_op, subtract_op
 from jitflow.ops.movement import reshape_to

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import as_dtype, float32, float64, float_of
+from jitflow.dtypes import as_dtype, float32, float64
 from jitflow.errors import DTypeError, GraphError, ShapeError
-from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
+from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located, make_constant
 from jitflow.ops.axes import as_flag, as_int, as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
-from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, promoted
 from jitflow.ops.compare import equal_op, not_equal_op
 from jitflow.ops.diagonal import diagonal, trace
 from jitflow.ops.einsum import einsum, einsum_op
@@ -385,8 +385,7 @@ def vector_norm(
     >>> jf.interpret(jf.linalg.vector_norm(jf.constant([3.0, 4.0])), {})
     array(5.)
     """
-    node = as_node(x)
-    node = as_dtype_of(node, float_of(node.dtype))
+    node = as_float(x)
     if isinstance(ord, bool) or not isinstance(ord, (int, float)) or math.isnan(ord):
         raise located(GraphError(f"vector_norm: ord must be a number, got {ord!r}"))
     if math.isinf(ord):
@@ -421,8 +420,7 @@ def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float
     >>> jf.interpret(jf.linalg.matrix_norm(jf.constant([[3.0, 0.0], [0.0, 4.0]])), {})
     array(5.)
     """
-    node = as_node(x)
-    node = as_dtype_of(node, float_of(node.dtype))
+    node = as_float(x)
     if node.type.rank < 2:
         raise located(ShapeError(f"matrix_norm: at least two axes are needed, got {shape_text(node.shape)}"))
     if ord == "fro":

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, float32, float64, float_of, int64
+from jitflow.dtypes import DType, as_dtype, float32, float64, int64
 from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.activations import softplus_op
 from jitflow.ops.axes import as_number, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
-from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, promoted, promoted_floats
 from jitflow.ops.compare import equal_op, greater_equal_op, less_op
 from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, negative_op, subtract_op
@@ -27,16 +27,15 @@ from jitflow.ops.reduce import mean, sum
 from jitflow.ops.selection import where_op
 from jitflow.ops.softmax import logsumexp_op
 from jitflow.ops.testdata import FLOATS, Array, draw
+from jitflow.ops.widen import widened_input
 from jitflow.public import public
 from jitflow.types import TensorType, shape_text, unify
 
 
 def _widened(*xs: Operand) -> tuple[DType, tuple[Node, ...]]:
     """Return the dtype of a loss of `xs`, and them as floats of the dtype in which it is computed."""
-    nodes = promoted(*xs)
-    dtype = float_of(nodes[0].dtype)
-    inner = float32 if dtype.is_half else dtype
-    return dtype, tuple(as_dtype_of(x, inner) for x in nodes)
+    nodes = promoted_floats(*xs)
+    return nodes[0].dtype, tuple(widened_input(x) for x in nodes)
 
 
 def _reduced(loss: Node, reduction: str, dtype: DType, what: str) -> Node:
@@ -275,6 +274,6 @@ def cross_entropy(logits: Operand, labels: Operand, /, *, axis: int = -1, reduct
     x, target = as_node(logits), as_node(labels)
     if target.dtype.is_float:
         x, target = promoted(x, target)
-    x = as_dtype_of(x, float_of(x.dtype))
+    x = as_float(x)
     loss = cross_entropy_op(x, target, axis=normalize_axis(axis, len(x.shape), "cross_entropy"))
     return _reduced(loss, reduction, loss.dtype, "cross_entropy")

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import bool_, float_of, int32, int64
+from jitflow.dtypes import bool_, int32, int64
 from jitflow.expr import call
-from jitflow.graph import Node, OpDef, Operand, Sample, as_node, make_constant
-from jitflow.ops.cast import as_dtype_of, cast_array
+from jitflow.graph import Node, OpDef, Operand, Sample, make_constant
+from jitflow.ops.cast import as_float, cast_array
 from jitflow.ops.elementwise import define_elementwise, unary_samples
 from jitflow.ops.testdata import FLOATS
 
@@ -71,8 +71,7 @@ def define_function(
 
 def apply_to_floats(op: OpDef, x: Operand) -> Node:
     """Apply `op` to `x`, which is cast to float64 if it holds integers or bool."""
-    node = as_node(x)
-    return op(as_dtype_of(node, float_of(node.dtype)))
+    return op(as_float(x))
 
 
 def number(value: float, like: Node) -> Node:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import float32, float64, float_of
+from jitflow.dtypes import float32, float64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import as_index
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
 from jitflow.ops.axes import as_number, normalize_axes
-from jitflow.ops.cast import as_dtype_of, promoted
-from jitflow.ops.composite import as_float, in_double, infer_float
+from jitflow.ops.cast import as_float, promoted_floats
+from jitflow.ops.composite import in_double, infer_float
 from jitflow.ops.convolution import per_axis
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
@@ -31,9 +31,7 @@ from jitflow.types import Dim, TensorType, dim_text, fold_dim, mul_dims, shape_t
 
 def _floats(*xs: Operand | None) -> list[Node]:
     """Return the tensors among `xs` as floats of one dtype."""
-    nodes = promoted(*(x for x in xs if x is not None))
-    dtype = float_of(nodes[0].dtype)
-    return [as_dtype_of(x, dtype) for x in nodes]
+    return [*promoted_floats(*(x for x in xs if x is not None))]
 
 
 def _floats_with_scale(*xs: Operand | None) -> list[Node]:
@@ -448,7 +446,7 @@ def instance_norm(
             [-1.,  1.]]])
     """
     node, *affine = _floats_with_scale(x, scale, bias)
-    return group_norm_op(node, *affine, groups=0, eps=as_number(eps, "group_norm: eps"))
+    return group_norm_op(node, *affine, groups=0, eps=as_number(eps, "instance_norm: eps"))
 
 
 # ---- batch_norm

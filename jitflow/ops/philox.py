@@ -30,8 +30,8 @@ from jitflow.graph import (
 )
 from jitflow.ops.axes import Dims, checked_shape, known_shape, row_major
 from jitflow.ops.broadcast import aligned
-from jitflow.ops.cast import as_dtype_of, cast_array
-from jitflow.ops.creation import arange_op, checked_dtype
+from jitflow.ops.cast import as_dtype_of, cast_array, checked_dtype
+from jitflow.ops.creation import arange_op
 from jitflow.ops.indexing import getitem
 from jitflow.ops.joining import stack
 from jitflow.ops.logic import bitwise_left_shift_op, bitwise_or_op, bitwise_right_shift_op

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, float32, float64, float_of, int32
+from jitflow.dtypes import DType, as_dtype, float32, float64, int32
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.axes import as_flag
 from jitflow.ops.broadcast import reduce_over, reduce_sum_op
-from jitflow.ops.cast import as_dtype_of, cast_array
+from jitflow.ops.cast import as_float, cast_array
 from jitflow.ops.convolution import Pairs, padded, padding_of, per_axis
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import divide_op
@@ -265,8 +265,7 @@ def avg_pool(
     >>> jf.interpret(jf.nn.avg_pool(x, 2, padding=((0, 1),), count_include_pad=False), {})
     array([[[3., 2.]]])
     """
-    node = as_node(x)
-    node = as_dtype_of(node, float_of(node.dtype))
+    node = as_float(x)
     window, strides, pairs = _arguments(node, window, stride, padding, "avg_pool")
     return avg_pool_op(
         node,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, float32, float64, int32, int64, uint64
+from jitflow.dtypes import DType, float64, int32, int64, uint64
 from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
 from jitflow.graph import (
     Node,
@@ -25,9 +25,8 @@ from jitflow.graph import (
 )
 from jitflow.ops.axes import as_flag, as_number, checked_shape, normalize_axis
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, checked_dtype
 from jitflow.ops.compare import greater_equal_op, less_op
-from jitflow.ops.creation import checked_dtype
 from jitflow.ops.elementwise import add_op, multiply_op, negative_op
 from jitflow.ops.exponential import log_op, sqrt_op
 from jitflow.ops.index import take
@@ -39,6 +38,7 @@ from jitflow.ops.selection import where_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.sorting import argsort
 from jitflow.ops.trigonometric import cos_op
+from jitflow.ops.widen import widened_dtype, widened_input
 from jitflow.public import public
 from jitflow.types import Shape, SymDim, dim_text, element_count, same_dim, shape_text
 
@@ -133,11 +133,6 @@ def uniform(key: Operand, shape: Any = (), *, low: float = 0.0, high: float = 1.
 # ---- distributions
 
 
-def _computed_in(dtype: DType) -> DType:
-    """Return the dtype in which a distribution of `dtype` is computed, before it is rounded once."""
-    return float32 if dtype.is_half else dtype
-
-
 @public("random")
 def normal(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     """Return numbers of the normal distribution with mean 0 and standard deviation 1.
@@ -166,7 +161,7 @@ def normal(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     (batch, 8)
     """
     to = _float_dtype(dtype, "normal")
-    drawn, sizes, of = checked_key(key, "normal"), checked_shape(shape), _computed_in(to)
+    drawn, sizes, of = checked_key(key, "normal"), checked_shape(shape), widened_dtype(to)
     u = _open_fraction(drawn, sizes, of)
     # Of float32 both come from one half of the bits, a word each; of float64 each takes a half.
     v = _fraction(drawn, sizes, of, half=1) if of is float64 else _fraction(drawn, sizes, of, word=1)
@@ -190,7 +185,7 @@ def exponential(key: Operand, shape: Any = (), *, dtype: Any = float64) -> Node:
     jitflow.float64
     """
     to = _float_dtype(dtype, "exponential")
-    u = _open_fraction(checked_key(key, "exponential"), checked_shape(shape), _computed_in(to))
+    u = _open_fraction(checked_key(key, "exponential"), checked_shape(shape), widened_dtype(to))
     return as_dtype_of(negative_op(log_op(u)), to)
 
 
@@ -223,7 +218,7 @@ def bernoulli(key: Operand, p: Operand = 0.5, shape: Any = None) -> Node:
     chances = make_constant(float(p), float64) if is_weak(p) else as_node(p)
     if not chances.dtype.is_float:
         raise located(DTypeError(f"bernoulli: probabilities are floats, not {chances.dtype}"))
-    chances = as_dtype_of(chances, _computed_in(chances.dtype))
+    chances = widened_input(chances)
     sizes = chances.shape if shape is None else checked_shape(shape)
     fraction = _fraction(checked_key(key, "bernoulli"), sizes, chances.dtype)
     return less_op(fraction, broadcast_to(chances, sizes))
@@ -348,9 +343,7 @@ def categorical(key: Operand, logits: Operand, /, *, axis: int = -1, shape: Any 
     node = as_node(logits)
     if not node.dtype.is_float:
         raise located(DTypeError(f"categorical: logits are floats, not {node.dtype}"))
-    weights = moveaxis(
-        as_dtype_of(node, _computed_in(node.dtype)), normalize_axis(axis, node.type.rank, "categorical"), -1
-    )
+    weights = moveaxis(widened_input(node), normalize_axis(axis, node.type.rank, "categorical"), -1)
     sizes = (*checked_shape(shape), *weights.shape)
     u = _open_fraction(checked_key(key, "categorical"), sizes, weights.dtype)
     noise = negative_op(log_op(negative_op(log_op(u))))

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, float_of, int32, int64
+from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32, int64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import as_index
 from jitflow.expr import maximum as larger
@@ -28,7 +28,7 @@ from jitflow.ops.broadcast import (
     spread,
     sum_dtype,
 )
-from jitflow.ops.cast import as_dtype_of, cast_array
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, checked_dtype
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
@@ -49,10 +49,7 @@ def _result_dtype(x: Node, dtype: Any, what: str) -> DType:
     """Return the dtype of a sum or product of `x`: `dtype`, or the usual one."""
     if dtype is None:
         return sum_dtype(x.dtype)
-    try:
-        to = as_dtype(dtype)
-    except DTypeError as error:
-        raise located(error) from None
+    to = checked_dtype(dtype)
     if to.is_bool:
         raise located(DTypeError(f"{what}: the result cannot be bool; use any or all"))
     return to
@@ -533,8 +530,7 @@ def mean(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
     >>> jf.interpret(jf.mean(jf.constant([[1.0, 2.0], [3.0, 4.0]]), axis=0), {})
     array([2., 3.])
     """
-    node = as_node(x)
-    return reduce_over(mean_op, as_dtype_of(node, float_of(node.dtype)), axis, keepdims, "mean")
+    return reduce_over(mean_op, as_float(x), axis, keepdims, "mean")
 
 
 def _degrees(x: Node, axes: Axes, correction: float) -> Node:
@@ -602,15 +598,7 @@ def var(x: Operand, /, *, axis: Axis = None, correction: int | float = 0.0, keep
     >>> jf.interpret(jf.var(jf.constant([1.0, 2.0, 3.0]), correction=1), {})
     array(1.)
     """
-    node = as_node(x)
-    return reduce_over(
-        var_op,
-        as_dtype_of(node, float_of(node.dtype)),
-        axis,
-        keepdims,
-        "var",
-        correction=as_number(correction, "var: correction"),
-    )
+    return reduce_over(var_op, as_float(x), axis, keepdims, "var", correction=as_number(correction, "var: correction"))
 
 
 @public()

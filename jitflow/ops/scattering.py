@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, float_of, int64, promote
+from jitflow.dtypes import SUPPORTED, DType, bool_, float32, float64, int64, promote
 from jitflow.errors import DTypeError, GraphError, IndexRangeError, ShapeError, StaticIndexError
 from jitflow.expr import Binary, Expr, as_index, compare, const, const_index
 from jitflow.graph import OPS, Node, OpDef, Operand, Sample, as_node, define_op, is_weak, located, make_constant, within
 from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import Dims, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, as_float
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import arange_op, guard_not_negative
@@ -605,7 +605,7 @@ def segment_mean(data: Operand, segment_ids: Operand, num_segments: Any, /) -> N
     array([3.5, 2. ])
     """
     node, ids, size = _segments(data, segment_ids, num_segments, "segment_mean")
-    node = as_dtype_of(node, float_of(node.dtype))
+    node = as_float(node)
     ones = broadcast_to(make_constant(1, int64), node.shape[:1])
     counts = as_dtype_of(segment_sum_op(ones, ids, axis=0, size=size), node.dtype)
     on_rows = reshape_to(counts, (size, *(1 for _ in node.shape[1:])))

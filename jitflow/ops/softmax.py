@@ -13,8 +13,9 @@ from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op
 from jitflow.ops.axes import normalize_axis
 from jitflow.ops.broadcast import check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape, spread
+from jitflow.ops.cast import as_float
 from jitflow.ops.compare import equal_op, isfinite
-from jitflow.ops.composite import as_float, in_double, infer_float
+from jitflow.ops.composite import in_double, infer_float
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, log_op
 from jitflow.ops.maths import number

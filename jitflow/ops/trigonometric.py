@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jitflow.dtypes import bool_, float_of, int32, int64
+from jitflow.dtypes import bool_, int32, int64
 from jitflow.expr import call
 from jitflow.graph import Node, OpDef, Operand, Sample
 from jitflow.ops.broadcast import unbroadcast
-from jitflow.ops.cast import as_dtype_of, cast_array, promoted
+from jitflow.ops.cast import cast_array, promoted_floats
 from jitflow.ops.elementwise import (
     add_op,
     binary_samples,
@@ -213,9 +213,7 @@ def atan2(x1: Operand, x2: Operand, /) -> Node:
     >>> jf.interpret(jf.atan2(jf.constant([1.0, 0.0, -0.0]), jf.constant([1.0, -1.0, -1.0])), {})
     array([ 0.78539816,  3.14159265, -3.14159265])
     """
-    y, x = promoted(x1, x2)
-    dtype = float_of(y.dtype)
-    return atan2_op(as_dtype_of(y, dtype), as_dtype_of(x, dtype))
+    return atan2_op(*promoted_floats(x1, x2))
 
 
 # ---- hyperbolic functions
