@@ -101,7 +101,7 @@ class Costs:
                 (a, a_varies), (b, b_varies) = self._estimate(x), self._estimate(y)
                 varies = a_varies or b_varies
                 match op, a, b:
-                    case "min" | "max", _, _ if a_varies is not b_varies:
+                    case "min", _, _ if a_varies is not b_varies:
                         # The length of a tile: what bounds it, rather than what is left for the last one.
                         return (b if a_varies else a), False
                     case ("min", Const() as c, _) | ("min", _, Const() as c):

@@ -105,6 +105,19 @@ kernel k(a: f32[m, n] read, o: f32[1], n: index, m: index):
     )
 
 
+def test_a_part_of_a_row_that_begins_or_ends_with_the_outer_loop_may_be_all_of_it() -> None:
+    # What `partition` makes of sums over triangles: `max(0, ...)` bounds nothing from above.
+    text = """
+kernel k(a: f32[m, n] read, o: f32[m], n: index, m: index):
+  parallel i in m:
+    serial j in min(n, max(0, i - 2)):
+      o[i] = o[i] + a[i, j]
+    serial j_1 in max(0, n - i):
+      o[i] = o[i] + a[i, i + j_1]
+"""
+    assert show(poll(parse_kernel(text))).count(" poll 500000:") == 2
+
+
 def test_every_kind_of_statement_has_its_work() -> None:
     def work(body: str) -> str:
         lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
