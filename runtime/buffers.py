@@ -76,9 +76,9 @@ def aligned_array(shape: tuple[int, ...], dtype: DType, *, guard: bool = False) 
 
     With `guard` it ends at an inaccessible page.
     """
-    of = numpy_dtype(dtype)
     if guard:
         return guarded_array(shape, dtype, ALIGNMENT)
+    of = numpy_dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     memory, address = _allocate(nbytes)
     raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]

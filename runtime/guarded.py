@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType
+from jitflow.dtypes import DType, numpy_dtype
 from jitflow.errors import DeviceError, OutOfMemoryError
 
 _PAGE = mmap.PAGESIZE
@@ -46,15 +46,17 @@ def allocate_guarded(nbytes: int, align: int) -> tuple[mmap.mmap, int]:
 def guarded_array(shape: tuple[int, ...], dtype: DType, align: int) -> np.ndarray[Any, Any]:
     """Return an array of bytes 0xFF that ends at an inaccessible page, but for what `align` leaves.
 
+    Raises what :func:`allocate_guarded` does, and DTypeError for bfloat16 without the package ml_dtypes.
+
     Examples
     --------
     >>> import jitflow as jf
     >>> guarded_array((3,), jf.float32, 4)
     array([nan, nan, nan], dtype=float32)
     """
-    assert dtype.np is not None
+    of = numpy_dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     pages, address = allocate_guarded(nbytes, align)
     raw = np.frombuffer(pages, np.uint8)
     first = address - raw.__array_interface__["data"][0]
-    return raw[first : first + nbytes].view(dtype.np).reshape(shape)
+    return raw[first : first + nbytes].view(of).reshape(shape)
