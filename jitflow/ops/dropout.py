@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jitflow.dtypes import float32
-from jitflow.errors import DTypeError, OutOfBoundsError
+from jitflow.errors import DTypeError, GraphError
 from jitflow.graph import Node, Operand, located, make_constant
 from jitflow.ops.cast import as_float
 from jitflow.ops.elementwise import multiply_op
@@ -29,7 +29,7 @@ def dropout(x: Operand, rate: float, key: Operand, /) -> Node:
 
     Raises
     ------
-    OutOfBoundsError
+    GraphError
         For another rate.
     DTypeError
         If `key` is none, or the rate no number.
@@ -45,7 +45,7 @@ def dropout(x: Operand, rate: float, key: Operand, /) -> Node:
     if not isinstance(rate, (int, float)):
         raise located(DTypeError(f"dropout: the rate must be a Python number, got {rate!r}"))
     if not 0 <= rate < 1:
-        raise located(OutOfBoundsError(f"dropout: the rate is a number from 0 to below 1, got {rate}"))
+        raise located(GraphError(f"dropout: the rate is a number from 0 to below 1, got {rate}"))
     # 24 bits decide: the rate is kept to 2**-24.
     keep = bernoulli(key, make_constant(1 - rate, float32), node.shape)
     scaled = multiply_op(node, make_constant(1 / (1 - rate), node.dtype))

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from jitflow.dtypes import DType, as_dtype, float32, float64, int64
-from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
+from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.activations import softplus_op
 from jitflow.ops.axes import as_number, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
-from jitflow.ops.cast import as_dtype_of, as_float, cast_array, promoted, promoted_floats
+from jitflow.ops.cast import check_kinds, as_dtype_of, as_float, cast_array, promoted, promoted_floats
 from jitflow.ops.compare import equal_op, greater_equal_op, less_op
 from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, negative_op, subtract_op
@@ -94,10 +94,8 @@ def huber(x: Operand, y: Operand, /, *, delta: float = 1.0, reduction: str = "me
     ------
     ShapeError
         If the shapes do not broadcast.
-    OutOfBoundsError
-        If `delta` is not positive.
     GraphError
-        For another reduction.
+        If `delta` is not positive, or for another reduction.
 
     Examples
     --------
@@ -107,7 +105,7 @@ def huber(x: Operand, y: Operand, /, *, delta: float = 1.0, reduction: str = "me
     """
     delta = as_number(delta, "huber: delta")
     if not delta > 0:
-        raise located(OutOfBoundsError(f"huber: delta must be positive, got {delta}"))
+        raise located(GraphError(f"huber: delta must be positive, got {delta}"))
     dtype, (a, b) = _widened(x, y)
     d = abs_op(subtract_op(a, b))
     parabola = multiply_op(multiply_op(d, d), number(0.5, d))
@@ -151,8 +149,7 @@ def _infer_cross_entropy(logits: TensorType, labels: TensorType, *, axis: int) -
     what = f"cross_entropy of logits {shape_text(logits.shape)} along axis {axis}"
     if not 0 <= axis < logits.rank:
         raise ShapeError(f"{what}: there is no such axis")
-    if not logits.dtype.is_float:
-        raise DTypeError(f"cross_entropy takes floats, not {logits.dtype}; convert with astype")
+    check_kinds("cross_entropy", logits.dtype, "f")
     rows = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.dtype is not logits.dtype and not labels.dtype.is_integer:
         raise DTypeError(f"{what}: labels are integers, or probabilities of its dtype, not {labels.dtype}")

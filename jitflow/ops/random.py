@@ -107,7 +107,7 @@ def uniform(key: Operand, shape: Any = (), *, low: float = 0.0, high: float = 1.
     ------
     DTypeError
         If `key` is none, or for another dtype.
-    OutOfBoundsError
+    GraphError
         Unless ``low < high`` in `dtype`.
 
     Examples
@@ -122,7 +122,7 @@ def uniform(key: Operand, shape: Any = (), *, low: float = 0.0, high: float = 1.
         return fraction
     ends = [scalar_array(as_number(v, "uniform: low and high"), to) for v in (low, high)]
     if not (np.isfinite(ends).all() and ends[0] < ends[1]):
-        raise located(OutOfBoundsError(f"uniform: low must be less than high in {to}, got {low} and {high}"))
+        raise located(GraphError(f"uniform: low must be less than high in {to}, got {low} and {high}"))
     first, last = (make_constant(e) for e in ends)
     span = make_constant(np.asarray(ends[1] - ends[0], to.np))
     below = make_constant(np.nextafter(ends[1], ends[0]))
@@ -246,8 +246,10 @@ def randint(key: Operand, low: int, high: int, shape: Any = (), *, dtype: Any = 
     ------
     DTypeError
         If `key` is none, or for another dtype.
+    GraphError
+        Unless ``low < high``.
     OutOfBoundsError
-        If there is no value, or one that `dtype` does not hold.
+        If `dtype` does not hold all of the values.
 
     Examples
     --------
@@ -262,7 +264,9 @@ def randint(key: Operand, low: int, high: int, shape: Any = (), *, dtype: Any = 
         first, last = operator.index(low), operator.index(high) - 1
     except TypeError:
         raise located(DTypeError(f"randint: low and high must be ints, got {low!r} and {high!r}")) from None
-    if not to.min <= first <= last <= to.max:
+    if first > last:
+        raise located(GraphError(f"randint: low must be less than high, got {low} and {high}"))
+    if first < to.min or last > to.max:
         raise located(OutOfBoundsError(f"randint: no integers from {low} to {last} in {to}"))
     drawn, sizes, count = checked_key(key, "randint"), checked_shape(shape), last - first + 1
     found = draw_bits(drawn, sizes)
