@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import bool_, float32
-from jitflow.errors import DTypeError, GraphError
+from jitflow.errors import GraphError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op
 from jitflow.ops.axes import as_number
-from jitflow.ops.cast import as_dtype_of, as_float, cast_array
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds
 from jitflow.ops.compare import greater_equal_op, greater_op, less_op
 from jitflow.ops.composite import float_samples, in_double, infer_float
 from jitflow.ops.elementwise import abs_op, add_op, divide_op, multiply_op, negative_op, subtract_op, unary_samples
@@ -30,8 +30,7 @@ from jitflow.types import TensorType
 
 
 def _infer_relu(x: TensorType) -> TensorType:
-    if x.dtype.is_bool:
-        raise DTypeError("relu takes integers and floats, not bool; convert with astype")
+    check_kinds("relu", x.dtype, "if")
     return x
 
 
@@ -107,7 +106,8 @@ _CUBIC = 0.044715
 def _infer_gelu(x: TensorType, *, approximate: str) -> TensorType:
     if approximate not in ("none", "tanh"):
         raise GraphError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
-    return infer_float("gelu")(x)
+    check_kinds("gelu", x.dtype, "f")
+    return x
 
 
 def _tanh_argument(x: Node) -> Node:
@@ -237,7 +237,8 @@ def _one_or(x: Node, otherwise: Node) -> Node:
 
 
 def _infer_leaky_relu(x: TensorType, *, slope: float) -> TensorType:
-    return infer_float("leaky_relu")(x)
+    check_kinds("leaky_relu", x.dtype, "f")
+    return x
 
 
 leaky_relu_op = define_activation(
@@ -364,7 +365,8 @@ def _expand_elu(x: Node, *, alpha: float) -> Node:
 
 
 def _infer_elu(x: TensorType, *, alpha: float) -> TensorType:
-    return infer_float("elu")(x)
+    check_kinds("elu", x.dtype, "f")
+    return x
 
 
 elu_op = define_activation(

@@ -119,6 +119,26 @@ def as_dtype_of(x: Node, dtype: DType) -> Node:
     return x if x.dtype is dtype else astype_op(x, dtype=dtype)
 
 
+_KINDS = {"b": "bool", "i": "integers", "f": "floats"}
+
+
+def check_kinds(what: str, dtype: DType, kinds: str) -> None:
+    """Raise DTypeError unless `dtype` is of `kinds`: letters as of `DType.kind`, of which i stands for u too."""
+    if dtype.kind.replace("u", "i") not in kinds:
+        takes = " and ".join(_KINDS[k] for k in kinds)
+        raise DTypeError(f"{what} takes {takes}, not {dtype}; convert with astype")
+
+
+def as_numbers(x: Operand, what: str) -> Node:
+    """Return `x` as a node of integers or floats; DTypeError for bool."""
+    node = as_node(x)
+    try:
+        check_kinds(what, node.dtype, "if")
+    except DTypeError as error:
+        raise located(error) from None
+    return node
+
+
 def as_float(x: Operand) -> Node:
     """Return `x` as a node, bool and integers as float64."""
     node = as_node(x)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jitflow.errors import DTypeError
-from jitflow.graph import Node, Operand, as_node, located
+from jitflow.graph import Node, Operand
+from jitflow.ops.cast import as_numbers
 from jitflow.ops.creation import zeros_like
 from jitflow.public import public
 
@@ -23,7 +23,7 @@ def real(x: Operand, /) -> Node:
     >>> jf.interpret(jf.real(jf.constant([1.5, -2.0])), {})
     array([ 1.5, -2. ])
     """
-    return _number(x, "real")
+    return as_numbers(x, "real")
 
 
 @public()
@@ -41,7 +41,7 @@ def imag(x: Operand, /) -> Node:
     >>> jf.interpret(jf.imag(jf.constant([1.5, -2.0])), {})
     array([0., 0.])
     """
-    return zeros_like(_number(x, "imag"))
+    return zeros_like(as_numbers(x, "imag"))
 
 
 @public()
@@ -59,11 +59,4 @@ def conj(x: Operand, /) -> Node:
     >>> jf.interpret(jf.conj(jf.constant([1.5, -2.0])), {})
     array([ 1.5, -2. ])
     """
-    return _number(x, "conj")
-
-
-def _number(x: Operand, what: str) -> Node:
-    node = as_node(x)
-    if node.dtype.is_bool:
-        raise located(DTypeError(f"{what} takes integers and floats, not bool; convert with astype"))
-    return node
+    return as_numbers(x, "conj")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import bool_, int32, int64
-from jitflow.errors import DTypeError
 from jitflow.ops.elementwise import unary_samples
 from jitflow.ops.testdata import FLOATS, Array
 from jitflow.types import TensorType
@@ -32,8 +31,7 @@ def infer_float(name: str) -> Callable[..., TensorType]:
     """Return the type rule of an elementwise function that takes floats."""
 
     def infer(x: TensorType, **_: Any) -> TensorType:
-        if not x.dtype.is_float:
-            raise DTypeError(f"{name} takes floats, not {x.dtype}; convert with astype")
+        check_kinds(name, x.dtype, "f")
         return x
 
     return infer

@@ -17,7 +17,7 @@ from jitflow.expr import as_index
 from jitflow.expr import maximum as larger
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
 from jitflow.ops.axes import Dims, known_shape
-from jitflow.ops.cast import cast_array, promoted
+from jitflow.ops.cast import cast_array, check_kinds, promoted
 from jitflow.ops.elementwise import add_op
 from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import permute_dims, reshape_to
@@ -102,8 +102,7 @@ def check_channels(name: str, x: TensorType, w: TensorType, groups: int, channel
         raise _rank_error(name, x.shape, w.shape)
     if w.dtype is not x.dtype:
         raise DTypeError(f"{what}: dtypes {x.dtype} and {w.dtype} differ")
-    if x.dtype.is_bool:
-        raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
+    check_kinds(name, x.dtype, "if")
     for label, n in (("x", x.shape[1]), ("w", w.shape[channels])):
         why = f"{what}: {groups} groups do not divide the {dim_text(n)} channels of {label}"
         if isinstance(n, int) and n % groups:

@@ -15,7 +15,7 @@ from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops import reduce
 from jitflow.ops.axes import Dims, as_flag, as_int, known_shape
 from jitflow.ops.broadcast import broadcast_to, reduce_sum_op
-from jitflow.ops.cast import as_dtype_of, as_float, promoted
+from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, promoted
 from jitflow.ops.checked_index import as_subscript
 from jitflow.ops.compare import equal
 from jitflow.ops.creation import arange_op, guard_not_negative
@@ -205,10 +205,7 @@ def histogram(
     >>> jf.interpret([counts, edges], {})
     [array([2, 1, 1]), array([1., 2., 3., 4.])]
     """
-    node = as_node(x)
-    if node.dtype.is_bool:
-        raise located(DTypeError("histogram takes numbers, not bool; convert with astype"))
-    node = widened_input(node)
+    node = widened_input(as_numbers(x, "histogram"))
     counted = _weights_of(node, weights, "histogram")
     if counted.dtype.is_bool:
         counted = as_dtype_of(counted, int64)

@@ -24,15 +24,12 @@ from jitflow.graph import (
     Sample,
     as_node,
     define_op,
-    located,
 )
 from jitflow.ops.broadcast import aligned, unbroadcast
-from jitflow.ops.cast import promoted, promoted_floats
+from jitflow.ops.cast import as_numbers, check_kinds, promoted, promoted_floats
 from jitflow.ops.testdata import BROADCASTS, FLOATS, NUMBERS, Array, arrays, draw, edge_pairs, edges, is_thorough
 from jitflow.public import public
 from jitflow.types import TensorType, broadcast_shapes
-
-_KINDS = {"b": "bool", "i": "integers", "f": "floats"}
 
 
 def define_elementwise(
@@ -67,9 +64,7 @@ def define_elementwise(
         for t in types[1:]:
             if t.dtype is not dtype:
                 raise DTypeError(f"{name}: inputs must have one dtype, got {' and '.join(str(t.dtype) for t in types)}")
-        if dtype.kind.replace("u", "i") not in kinds:
-            takes = " and ".join(_KINDS[k] for k in kinds)
-            raise DTypeError(f"{name} takes {takes}, not {dtype}; convert with astype")
+        check_kinds(name, dtype, kinds)
         return TensorType(result or dtype, broadcast_shapes([t.shape for t in types], name))
 
     def element(index: Index, *xs: Reader) -> Expr:
@@ -392,10 +387,7 @@ def positive(x: Operand, /) -> Node:
     >>> jf.interpret(jf.positive(jf.constant([1, -2])), {})
     array([ 1, -2])
     """
-    node = as_node(x)
-    if node.dtype.is_bool:
-        raise located(DTypeError("positive takes integers and floats, not bool; convert with astype"))
-    return node
+    return as_numbers(x, "positive")
 
 
 abs_op: OpDef = define_elementwise(

@@ -14,7 +14,7 @@ from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located, make_constant
 from jitflow.ops.axes import as_flag, as_int, as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
-from jitflow.ops.cast import as_dtype_of, as_float, cast_array, promoted
+from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, cast_array, check_kinds, promoted
 from jitflow.ops.compare import equal_op, not_equal_op
 from jitflow.ops.diagonal import diagonal, trace
 from jitflow.ops.einsum import einsum, einsum_op
@@ -252,10 +252,8 @@ def cross(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
     >>> jf.interpret(jf.linalg.cross(jf.constant([1, 0, 0]), jf.constant([0, 1, 0])), {})
     array([0, 0, 1])
     """
-    a, b = promoted(x1, x2)
+    a, b = (as_numbers(x, "cross") for x in promoted(x1, x2))
     what = f"cross of {shape_text(a.shape)} and {shape_text(b.shape)}"
-    if a.dtype.is_bool:
-        raise located(DTypeError("cross takes integers and floats, not bool; convert with astype"))
     at = [normalize_axis(axis, x.type.rank, "cross") for x in (a, b)]
     for x, k in zip((a, b), at, strict=True):
         if x.shape[k] != 3:
@@ -275,8 +273,7 @@ def cross(x1: Operand, x2: Operand, /, *, axis: int = -1) -> Node:
 
 def _infer_norm(x: TensorType, *, axes: tuple[int, ...], order: float) -> TensorType:
     check_axes("vector_norm", x, axes)
-    if not x.dtype.is_float:
-        raise DTypeError(f"vector_norm takes floats, not {x.dtype}; convert with astype")
+    check_kinds("vector_norm", x.dtype, "f")
     return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
 

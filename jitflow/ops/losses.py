@@ -16,7 +16,7 @@ from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, loca
 from jitflow.ops.activations import softplus_op
 from jitflow.ops.axes import as_number, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
-from jitflow.ops.cast import check_kinds, as_dtype_of, as_float, cast_array, promoted, promoted_floats
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds, promoted, promoted_floats
 from jitflow.ops.compare import equal_op, greater_equal_op, less_op
 from jitflow.ops.creation import arange_op, dim_size
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, negative_op, subtract_op

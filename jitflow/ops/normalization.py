@@ -12,8 +12,9 @@ from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import as_index
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
 from jitflow.ops.axes import as_number, normalize_axes
-from jitflow.ops.cast import as_float, promoted_floats
-from jitflow.ops.composite import in_double, infer_float
+from jitflow.ops.broadcast import check_axes
+from jitflow.ops.cast import as_float, check_kinds, promoted_floats
+from jitflow.ops.composite import in_double
 from jitflow.ops.convolution import per_axis
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
@@ -48,8 +49,7 @@ def _floats_with_scale(*xs: Operand | None) -> list[Node]:
 
 def _infer_affine(name: str, x: TensorType, affine: tuple[TensorType, ...], axes: tuple[int, ...]) -> TensorType:
     """Return the type of `x` normalized along `axes`, to which the types of a scale and a bias must fit."""
-    if not axes or list(axes) != sorted(set(axes)) or not 0 <= axes[0] <= axes[-1] < x.rank:
-        raise ShapeError(f"{name}: axes {axes} are not ascending axes of {shape_text(x.shape)}")
+    check_axes(name, x, axes)
     for label, t in zip(("scale", "bias"), affine, strict=False):
         if t.dtype is not x.dtype:
             raise DTypeError(f"{name}: {label} must be {x.dtype}, got {t.dtype}")
@@ -59,7 +59,8 @@ def _infer_affine(name: str, x: TensorType, affine: tuple[TensorType, ...], axes
             raise ShapeError(f"{what}: expected {shape_text(wanted)}")
         for d, n in zip(t.shape, wanted, strict=True):
             unify(d, n, what)
-    return infer_float(name)(x)
+    check_kinds(name, x.dtype, "f")
+    return x
 
 
 def _infer_layer_norm(x: TensorType, *affine: TensorType, axes: tuple[int, ...], eps: float) -> TensorType:
@@ -292,7 +293,7 @@ def _channels(name: str, x: TensorType, per_channel: tuple[tuple[str, TensorType
         if t.rank != 1:
             raise ShapeError(f"{what}: a vector is needed")
         unify(t.shape[0], x.shape[1], what)
-    infer_float(name)(x)
+    check_kinds(name, x.dtype, "f")
     return x.shape[1]
 
 

@@ -12,7 +12,7 @@ from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.axes import as_flag
 from jitflow.ops.broadcast import reduce_over, reduce_sum_op
-from jitflow.ops.cast import as_float, cast_array
+from jitflow.ops.cast import as_float, cast_array, check_kinds
 from jitflow.ops.convolution import Pairs, padded, padding_of, per_axis
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import divide_op
@@ -28,8 +28,7 @@ def _infer(name: str, x: TensorType, window: Numbers, strides: Numbers, padding:
     what = f"{name} of {shape_text(x.shape)}"
     if not len(window) == len(strides) == len(padding) == x.rank - 2 or not window:
         raise ShapeError(f"{what} by a window {shape_text(window)}: a batch, channels and an axis per size are needed")
-    if x.dtype.is_bool:
-        raise DTypeError(f"{name} takes numbers, not bool; convert with astype")
+    check_kinds(name, x.dtype, "if")
     out = []
     for axis, (n, size, stride, (before, after)) in enumerate(zip(x.shape[2:], window, strides, padding, strict=True)):
         if stride < 1 or size < 1 or min(before, after) < 0:
@@ -202,8 +201,7 @@ def _infer_avg(
     x: TensorType, *, window: Numbers, strides: Numbers, padding: Pairs, count_include_pad: bool
 ) -> TensorType:
     out = _infer("avg_pool", x, window, strides, padding)
-    if not x.dtype.is_float:
-        raise DTypeError(f"avg_pool takes floats, not {x.dtype}; convert with astype")
+    check_kinds("avg_pool", x.dtype, "f")
     return out
 
 

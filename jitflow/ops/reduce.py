@@ -28,7 +28,7 @@ from jitflow.ops.broadcast import (
     spread,
     sum_dtype,
 )
-from jitflow.ops.cast import as_dtype_of, as_float, cast_array, checked_dtype
+from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds, checked_dtype
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
 from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
@@ -178,8 +178,7 @@ def _extremum(name: str, op: str) -> OpDef:
     # Composites that have a result for no elements (softmax) ask for the identity instead: `allow_empty`.
     def infer(x: TensorType, *, axes: Axes, allow_empty: bool = False) -> TensorType:
         check_axes(name, x, axes)
-        if x.dtype.is_bool:
-            raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
+        check_kinds(name, x.dtype, "if")
         if not allow_empty:
             _check_not_empty(name, x, axes)
         return TensorType(x.dtype, reduced_shape(x.shape, axes))
@@ -284,8 +283,7 @@ def min(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
 def _quantifier(name: str, op: str, numpy: Callable[..., Any]) -> OpDef:
     def infer(x: TensorType, *, axes: Axes) -> TensorType:
         check_axes(name, x, axes)
-        if not x.dtype.is_bool:
-            raise DTypeError(f"{name} takes bool, not {x.dtype}; convert with astype")
+        check_kinds(name, x.dtype, "b")
         return TensorType(bool_, reduced_shape(x.shape, axes))
 
     def samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -357,8 +355,7 @@ def all(x: Operand, /, *, axis: Axis = None, keepdims: bool = False) -> Node:
 def _position_of(name: str, numpy: Callable[..., Any]) -> OpDef:
     def infer(x: TensorType, *, axes: Axes) -> TensorType:
         check_axes(name, x, axes)
-        if x.dtype.is_bool:
-            raise DTypeError(f"{name} takes integers and floats, not bool; convert with astype")
+        check_kinds(name, x.dtype, "if")
         _check_not_empty(name, x, axes)
         return TensorType(int64, reduced_shape(x.shape, axes))
 
@@ -459,8 +456,7 @@ def argmin(x: Operand, /, *, axis: int | None = None, keepdims: bool = False) ->
 
 def _infer_moment(name: str, x: TensorType, axes: Axes) -> TensorType:
     check_axes(name, x, axes)
-    if not x.dtype.is_float:
-        raise DTypeError(f"{name} takes floats, not {x.dtype}; convert with astype")
+    check_kinds(name, x.dtype, "f")
     return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import as_dtype, bool_, float32, float64, float_of, int32
+from jitflow.dtypes import bool_, float32, float64, int32
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Binary, Expr, as_index, compare, const_index
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import as_flag, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, sum_dtype
-from jitflow.ops.cast import as_dtype_of
+from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, check_kinds, checked_dtype
 from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, not_equal_op
 from jitflow.ops.elementwise import add_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, log_op
@@ -65,8 +65,7 @@ def _infer_scan(x: TensorType, *, op: str, axis: int, reverse: bool = False) -> 
     if op not in FOLDS:
         raise GraphError(f"scan: op must be one of {', '.join(FOLDS)}, got {op!r}")
     _check_axis("scan", x.shape, axis)
-    if x.dtype.is_bool:
-        raise DTypeError("scan takes integers and floats, not bool; convert with astype")
+    check_kinds("scan", x.dtype, "if")
     return x
 
 
@@ -236,8 +235,7 @@ recurrence_op: OpDef = define_op(
 
 
 def _infer_logcumsumexp(x: TensorType, *, axis: int) -> TensorType:
-    if not x.dtype.is_float:
-        raise DTypeError(f"logcumsumexp takes floats, not {x.dtype}; convert with astype")
+    check_kinds("logcumsumexp", x.dtype, "f")
     _check_axis("logcumsumexp", x.shape, axis)
     return x
 
@@ -308,20 +306,16 @@ def _accumulated(x: Node, dtype: Any, what: str) -> Node:
     """Return `x` in the dtype of its running sums: that of its sum, unless given."""
     if dtype is None:
         return as_dtype_of(x, sum_dtype(x.dtype))
-    try:
-        to = as_dtype(dtype)
-    except DTypeError as error:
-        raise located(error) from None
+    to = checked_dtype(dtype)
     if to.is_bool:
         raise located(DTypeError(f"{what}: the result cannot be bool"))
     return as_dtype_of(x, to)
 
 
-def _extremes(x: Node, op: str, axis: int | None) -> Node:
+def _extremes(x: Operand, op: str, axis: int | None) -> Node:
     name = f"cumulative_{op}"
-    if x.dtype.is_bool:
-        raise located(DTypeError(f"{name} takes integers and floats, not bool; convert with astype"))
-    return scan_op(x, op=op, axis=_axis_of(x, axis, name))
+    node = as_numbers(x, name)
+    return scan_op(node, op=op, axis=_axis_of(node, axis, name))
 
 
 def _scanned(x: Node, op: str, axis: int, include_initial: bool) -> Node:
@@ -416,7 +410,7 @@ def cumulative_max(x: Operand, /, *, axis: int | None = None) -> Node:
     >>> jf.interpret(jf.cumulative_max(jf.constant([1, 3, 2])), {})
     array([1, 3, 3])
     """
-    return _extremes(as_node(x), "max", axis)
+    return _extremes(x, "max", axis)
 
 
 @public()
@@ -440,7 +434,7 @@ def cumulative_min(x: Operand, /, *, axis: int | None = None) -> Node:
     >>> jf.interpret(jf.cumulative_min(jf.constant([2, 3, 1])), {})
     array([2, 2, 1])
     """
-    return _extremes(as_node(x), "min", axis)
+    return _extremes(x, "min", axis)
 
 
 @public()
@@ -462,5 +456,5 @@ def logcumsumexp(x: Operand, /, *, axis: int | None = None) -> Node:
     >>> jf.interpret(jf.logcumsumexp(jf.constant([1000.0, -1000.0])), {})
     array([1000., 1000.])
     """
-    node = as_node(x)
-    return logcumsumexp_op(as_dtype_of(node, float_of(node.dtype)), axis=_axis_of(node, axis, "logcumsumexp"))
+    node = as_float(x)
+    return logcumsumexp_op(node, axis=_axis_of(node, axis, "logcumsumexp"))

@@ -20,7 +20,7 @@ from jitflow.graph import OPS, Node, OpDef, Operand, Sample, as_node, define_op,
 from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import Dims, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import broadcast_to
-from jitflow.ops.cast import as_dtype_of, as_float
+from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, check_kinds
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import arange_op, guard_not_negative
@@ -143,8 +143,7 @@ def _infer_scatter(
 def _infer_segment_sum(
     what: str, updates: TensorType, indices: TensorType, axis: int, size: Dim, along: bool
 ) -> TensorType:
-    if updates.dtype.is_bool:
-        raise DTypeError(f"{what} takes integers and floats, not bool; convert with astype")
+    check_kinds(what, updates.dtype, "if")
     guard_not_negative(size, what)
     if not 0 <= axis < updates.rank:
         raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(updates.shape)}")
@@ -507,8 +506,7 @@ def segment_sum(data: Operand, segment_ids: Operand, num_segments: Any, /) -> No
 
 def _folded(data: Operand, segment_ids: Operand, num_segments: Any, what: str, mode: str) -> Node:
     node, ids, size = _segments(data, segment_ids, num_segments, what)
-    if node.dtype.is_bool:
-        raise located(DTypeError(f"{what} takes integers and floats, not bool; convert with astype"))
+    node = as_numbers(node, what)
     nothing = make_constant(identity_of(mode, node.dtype), node.dtype)
     return scatter_op(broadcast_to(nothing, (size, *node.shape[1:])), ids, node, axis=0, mode=mode)
 

@@ -13,9 +13,9 @@ from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op
 from jitflow.ops.axes import normalize_axis
 from jitflow.ops.broadcast import check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape, spread
-from jitflow.ops.cast import as_float
+from jitflow.ops.cast import as_float, check_kinds
 from jitflow.ops.compare import equal_op, isfinite
-from jitflow.ops.composite import in_double, infer_float
+from jitflow.ops.composite import in_double
 from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, log_op
 from jitflow.ops.maths import number
@@ -31,7 +31,8 @@ def _infer_along(name: str) -> Callable[..., TensorType]:
     def infer(x: TensorType, *, axis: int) -> TensorType:
         if not 0 <= axis < x.rank:
             raise ShapeError(f"{name}: axis {axis} is out of range for {shape_text(x.shape)}")
-        return infer_float(name)(x)
+        check_kinds(name, x.dtype, "f")
+        return x
 
     return infer
 
@@ -175,7 +176,7 @@ def log_softmax(x: Operand, /, axis: int = -1) -> Node:
 
 def _infer_logsumexp(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
     check_axes("logsumexp", x, axes)
-    infer_float("logsumexp")(x)
+    check_kinds("logsumexp", x.dtype, "f")
     return TensorType(x.dtype, reduced_shape(x.shape, axes))
 
 

@@ -17,7 +17,7 @@ from jitflow.expr import Bitcast, Expr, as_index, cast, compare, const, const_in
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located
 from jitflow.kernel import KernelBuilder, Memory
 from jitflow.ops.axes import as_flag, as_int, normalize_axis
-from jitflow.ops.cast import as_dtype_of, promoted
+from jitflow.ops.cast import as_dtype_of, check_kinds, promoted
 from jitflow.ops.index import take, take_along_axis_op
 from jitflow.ops.movement import moveaxis
 from jitflow.ops.scattering import segment_sum_along_axis_op
@@ -252,8 +252,7 @@ def _merge_sort(b: KernelBuilder, line: _Line, n: Expr, descending: bool) -> Exp
 def _sorted_type(what: str, x: TensorType, dtype: DType | None = None) -> TensorType:
     if not x.rank:
         raise ShapeError(f"{what}: a 0-d tensor has no axis to sort along")
-    if x.dtype.is_bool:
-        raise DTypeError(f"{what} takes integers and floats, not bool; convert with astype")
+    check_kinds(what, x.dtype, "if")
     return TensorType(dtype or x.dtype, x.shape)
 
 

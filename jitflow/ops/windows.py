@@ -17,6 +17,7 @@ from jitflow.expr import Expr, Reduce, Var, as_index, const, eq
 from jitflow.expr import maximum as larger
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op
 from jitflow.ops.axes import Dims, known_shape
+from jitflow.ops.cast import check_kinds
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.slicing import guarded
 from jitflow.ops.testdata import FLOATS, Array, draw
@@ -148,8 +149,7 @@ windows_op: OpDef = define_op(
 
 def _infer_fold(x: TensorType, *, shape: Shape, strides: Numbers, dilations: Numbers) -> TensorType:
     spatial = _check("fold_windows", x.rank // 2, shape, strides, dilations)
-    if not x.dtype.is_float and not x.dtype.is_integer:
-        raise DTypeError(f"fold_windows takes integers and floats, not {x.dtype}; convert with astype")
+    check_kinds("fold_windows", x.dtype, "if")
     sizes, counts = x.shape[-2 * spatial : -spatial], x.shape[-spatial:]
     for n, size, count, stride, dilation in zip(shape, sizes, counts, strides, dilations, strict=True):
         what = f"fold_windows of {shape_text(x.shape)} into {shape_text(shape)}"
