@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import bool_, int32, int64
+from jitflow.ops.cast import check_kinds
 from jitflow.ops.elementwise import unary_samples
 from jitflow.ops.testdata import FLOATS, Array
 from jitflow.types import TensorType
