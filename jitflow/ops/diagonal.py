@@ -17,7 +17,7 @@ from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
 from jitflow.public import public
 from jitflow.simplify import simplify_index
-from jitflow.types import Dim, TensorType, fold_dim, shape_text, unify
+from jitflow.types import MAX_ELEMENTS, Dim, TensorType, fold_dim, shape_text, unify
 
 
 def _infer_diagonal(x: TensorType) -> TensorType:
@@ -114,11 +114,16 @@ def diagonal(x: Operand, /, *, offset: int = 0) -> Node:
     if rank < 2:
         raise located(ShapeError(f"diagonal: at least two axes are needed, got {shape_text(node.shape)}"))
     n, m = node.shape[-2:]
-    k = as_int(offset, "diagonal: offset")
+    k = reachable(as_int(offset, "diagonal: offset"))
     down, right = (-k, 0) if k < 0 else (0, k)
     length = _length(n, m, down, right)
     cut = {rank - 2: (down, length, 1), rank - 1: (right, length, 1)}
     return diagonal_op(slice_axes(node, cut))
+
+
+def reachable(k: int) -> int:
+    """Return diagonal `k`, or, of those further off than any matrix has one, the nearest."""
+    return max(-MAX_ELEMENTS, min(k, MAX_ELEMENTS))
 
 
 def _length(n: Dim, m: Dim, down: int, right: int) -> Dim:

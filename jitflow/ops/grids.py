@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from jitflow.dtypes import DType, float64, int64
@@ -13,7 +14,7 @@ from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of, checked_dtype
 from jitflow.ops.compare import equal_op, greater_equal_op
 from jitflow.ops.creation import arange_op, dim_size
-from jitflow.ops.diagonal import diagonal, undiagonal_op
+from jitflow.ops.diagonal import diagonal, reachable, undiagonal_op
 from jitflow.ops.elementwise import add_op, divide_op, floor_op, multiply_op, subtract_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.padding import pad
@@ -21,7 +22,7 @@ from jitflow.ops.selection import where_op
 from jitflow.ops.triangle import triangle_op
 from jitflow.public import public
 from jitflow.simplify import simplify_index
-from jitflow.types import MAX_ELEMENTS, Dim, SymDim, broadcast_shapes, dim_of, shape_text
+from jitflow.types import Dim, SymDim, broadcast_shapes, dim_of, shape_text
 
 
 def _count(size: Dim, dtype: DType = int64) -> Node:
@@ -52,7 +53,8 @@ def linspace(
     num
         How many, at least 0. A dim, such as ``x.shape[0]``, makes a vector of symbolic length.
     dtype
-        The dtype; by default float64. They are computed in float64 and converted, rounded down for integers.
+        The dtype; by default float64. They are computed in float64 and converted, rounded down for integers, of which
+        the ends are exact if they are Python integers.
     device
         Accepted for the standard's sake: None or "session", since the session that runs a graph chooses the device.
     endpoint
@@ -76,34 +78,61 @@ def linspace(
     check_device(device, "linspace")
     to = float64 if dtype is None else checked_dtype(dtype)
     (size,) = checked_shape(num if isinstance(num, SymDim) else as_int(num, "linspace: num"))
-    first, last = (as_dtype_of(_scalar(x, "linspace"), float64) for x in (start, stop))
+    first, last = (as_dtype_of(_scalar(x), float64) for x in (start, stop))
     reached = as_flag(endpoint, "linspace: endpoint")
     gaps = size if not reached else dim_of(simplify_index(maximum(as_index(size) - 1, 1)))
     if gaps == 0:
         gaps = 1
-    count = dim_size(gaps, float64)
+    count, steps = dim_size(gaps, float64), _count(size, float64)
+    values = _spread(first, last, steps, count) if _are_far_apart(start, stop) else _stepped(first, last, steps, count)
+    # Rounding must not keep it from the end; of a single number that is the start.
+    is_last = greater_equal_op(steps, count)
+    if not to.is_integer:
+        return as_dtype_of(where_op(is_last, last, values) if reached else values, to)
+    out = as_dtype_of(floor_op(values), to)
+    # float64 may hold neither end.
+    out = where_op(equal_op(steps, make_constant(0.0, float64)), _whole_end(start, first, to), out)
+    return where_op(is_last, _whole_end(stop, last, to), out) if reached else out
+
+
+def _scalar(x: Operand) -> Node:
+    node = make_constant(x, float64) if type(x) is int else as_node(x)
+    if node.shape:
+        raise located(ShapeError(f"linspace: an end must be a single number, got shape {shape_text(node.shape)}"))
+    return node
+
+
+def _whole_end(x: Operand, value: Node, dtype: DType) -> Node:
+    """Return the end `x`, which is `value` in float64, in the integer `dtype`; exactly if it is a Python integer."""
+    if type(x) is int and dtype.min <= x <= dtype.max:
+        return make_constant(x, dtype)
+    return as_dtype_of(floor_op(value), dtype)
+
+
+def _stepped(first: Node, last: Node, steps: Node, count: Node) -> Node:
+    """Return ``first + steps*step`` for the step that leads from `first` to `last` in `count` of them."""
     distance = subtract_op(last, first)
     step = divide_op(distance, count)
-    steps = _count(size, float64)
     # A step that rounds to nothing would lose the distance: then it is shared out by element.
     along = where_op(
         equal_op(step, make_constant(0.0, float64)),
         multiply_op(divide_op(steps, count), distance),
         multiply_op(steps, step),
     )
-    values = add_op(along, first)
-    if reached:
-        # Rounding must not keep it from the end; of a single number that is the start.
-        is_last = greater_equal_op(steps, count)
-        values = where_op(is_last, last, values)
-    return as_dtype_of(floor_op(values) if to.is_integer else values, to)
+    return add_op(along, first)
 
 
-def _scalar(x: Operand, what: str) -> Node:
-    node = as_node(x)
-    if node.shape:
-        raise located(ShapeError(f"{what}: an end must be a single number, got shape {shape_text(node.shape)}"))
-    return node
+def _are_far_apart(start: Operand, stop: Operand) -> bool:
+    """Tell whether two numbers have a distance that is no float."""
+    known = isinstance(start, (int, float)) and isinstance(stop, (int, float))
+    return known and math.isinf(float(stop) - float(start)) and math.isfinite(start) and math.isfinite(stop)
+
+
+def _spread(first: Node, last: Node, steps: Node, count: Node) -> Node:
+    """Return the numbers of `_stepped` without their distance: as means of the ends, by weight."""
+    weight = divide_op(steps, count)
+    rest = subtract_op(make_constant(1.0, float64), weight)
+    return add_op(multiply_op(first, rest), multiply_op(last, weight))
 
 
 # ---- broadcast_arrays and meshgrid
@@ -184,14 +213,9 @@ def meshgrid(*arrays: Operand, indexing: str = "xy") -> list[Node]:
 # ---- diagonals and triangles
 
 
-def _reachable(k: int) -> int:
-    """Return diagonal `k`, or, of those further off than any matrix has one, the nearest."""
-    return max(-MAX_ELEMENTS, min(k, MAX_ELEMENTS))
-
-
 def _on_diagonal(compare: OpDef, rows: Dim, columns: Dim, k: int) -> Node:
     """Return ``compare(column, row + k)`` for each element of a matrix."""
-    row = add_op(reshape_to(_count(rows), (rows, 1)), make_constant(_reachable(k), int64))
+    row = add_op(reshape_to(_count(rows), (rows, 1)), make_constant(reachable(k), int64))
     return compare(reshape_to(_count(columns), (1, columns)), row)
 
 
@@ -239,7 +263,7 @@ def _triangle(what: str, x: Operand, k: int, upper: bool) -> Node:
     if len(node.shape) < 2:
         raise located(ShapeError(f"{what}: at least two axes are needed, got {shape_text(node.shape)}"))
     fill = 0.0 if node.dtype.is_float else False if node.dtype.is_bool else 0
-    return triangle_op(node, k=_reachable(as_int(k, f"{what}: k")), upper=upper, fill=fill)
+    return triangle_op(node, k=reachable(as_int(k, f"{what}: k")), upper=upper, fill=fill)
 
 
 @public()

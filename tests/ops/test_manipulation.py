@@ -216,6 +216,50 @@ def test_creation_is_numpys() -> None:
         assert_same_bits(compiled[name], expected, f"{name}: compiled")
 
 
+def test_linspace_starts_and_ends_where_it_is_told() -> None:
+    large, largest, far = 2**53 + 1, 2**64 - 1, 1e308
+    built = {
+        "integers": jf.linspace(large, -large, 3, dtype=jf.int64),
+        "open": jf.linspace(large, -large, 2, dtype=jf.int64, endpoint=False),
+        "one": jf.linspace(large, 0, 1, dtype=jf.int64),
+        "unsigned": jf.linspace(3, largest, 2, dtype=jf.uint64),
+        "down": jf.linspace(largest, 0, 2, dtype=jf.uint64),
+        "beyond": jf.linspace(0, 2**70, 2),
+        "too large": jf.linspace(0, 300, 2, dtype=jf.uint8),
+        "broken": jf.linspace(-1.5, 2.5, 2, dtype=jf.int8),
+        "far": jf.linspace(-far, far, 5),
+        "far and open": jf.linspace(-far, far, 4, endpoint=False),
+        "infinite": jf.linspace(0.0, np.inf, 3),
+    }
+    expected = {
+        "integers": [large, 0, -large],
+        "open": [large, 0],
+        "one": [large],
+        "unsigned": [3, largest],
+        "down": [largest, 0],
+        "beyond": [0.0, 2.0**70],
+        "too large": [0, 255],
+        "broken": [-2, 2],
+        "far": [-far, -far / 2, 0.0, far / 2, far],
+        "far and open": [-far, -far / 2, 0.0, far / 2],
+        "infinite": [np.nan, np.inf, np.inf],
+    }
+    for values in (jf.interpret(built, {}), jf.Session(built).run(built, {})):
+        for name, want in expected.items():
+            assert_same_bits(values[name], np.array(want, values[name].dtype), name)
+
+
+@pytest.mark.parametrize("k", [2**70, -(2**70), 2**63])
+def test_there_is_nothing_on_diagonals_far_off(k: int) -> None:
+    x = jf.constant(np.ones((2, 3)))
+    built = [jf.linalg.diagonal(x, offset=k), jf.linalg.trace(x, offset=k), jf.diag(x, k), jf.eye(2, 3, k=k)]
+    for diagonal, trace, diag, eye in (jf.interpret(built, {}), jf.Session(built).run(built, {})):
+        assert diagonal.shape == diag.shape == (0,)
+        assert trace == 0.0
+        assert not eye.any()
+    assert jf.interpret(jf.tril(x, k=k), {}).all() == (k > 0)
+
+
 def test_creation_takes_symbolic_sizes() -> None:
     x = jf.placeholder("x", jf.float32, ("n", "m"))
     n, m = x.shape
