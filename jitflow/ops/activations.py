@@ -1,4 +1,8 @@
-"""Activation functions: relu, silu, gelu and their kin, written with other elementwise operators."""
+"""Activation functions: relu, silu, gelu and their kin, written with other elementwise operators.
+
+They stay nodes, so that graphs, dumps and the oracle show them; lowering expands them. Their numpy rules compute in
+float64 and round once: what the composition should give.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import bool_, float32
+from jitflow.dtypes import bool_, float32, int32, int64
 from jitflow.errors import GraphError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op
 from jitflow.ops.axes import as_number
 from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds
 from jitflow.ops.compare import greater_equal_op, greater_op, less_op
-from jitflow.ops.composite import float_samples, in_double, infer_float
-from jitflow.ops.elementwise import abs_op, add_op, divide_op, multiply_op, negative_op, subtract_op, unary_samples
+from jitflow.ops.elementwise import (
+    abs_op,
+    add_op,
+    divide_op,
+    in_double,
+    multiply_op,
+    negative_op,
+    subtract_op,
+    unary_samples,
+)
 from jitflow.ops.exponential import exp_op, logaddexp_op, logistic, sigmoid_op
 from jitflow.ops.fold import first_greatest
 from jitflow.ops.logic import logical_and_op
@@ -25,6 +37,20 @@ from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.ops.trigonometric import erf_array, erf_op, tanh_op
 from jitflow.public import public
 from jitflow.types import TensorType
+
+#: Samples of a function that takes floats.
+_float_samples = unary_samples(FLOATS, wrong=(bool_, int32, int64))
+
+
+def _infer_float(name: str) -> Callable[..., TensorType]:
+    """Return the type rule of a function that takes floats and has no attributes."""
+
+    def infer(x: TensorType) -> TensorType:
+        check_kinds(name, x.dtype, "f")
+        return x
+
+    return infer
+
 
 # ---- relu
 
@@ -75,11 +101,11 @@ def _vjp_silu(ct: Node, out: Node, x: Node) -> tuple[Node]:
 
 silu_op: OpDef = define_op(
     "silu",
-    infer=infer_float("silu"),
+    infer=_infer_float("silu"),
     expand=lambda x: multiply_op(x, sigmoid_op(x)),
     numpy=in_double(lambda x: x * logistic(x)),
     vjp=_vjp_silu,
-    samples=float_samples,
+    samples=_float_samples,
     costly=True,
 )
 
@@ -145,7 +171,7 @@ def _vjp_gelu(ct: Node, out: Node, x: Node, *, approximate: str) -> tuple[Node]:
 
 def _samples_gelu(rng: np.random.Generator) -> Iterator[Sample]:
     for approximate in ("none", "tanh"):
-        for s in float_samples(rng):
+        for s in _float_samples(rng):
             yield Sample(s.inputs, {"approximate": approximate}, s.raises, s.match, s.smooth)
     yield Sample((draw(rng, float32, 3),), {"approximate": "erf"}, GraphError, "must be 'none' or 'tanh', got 'erf'")
 
@@ -209,14 +235,14 @@ def define_activation(
     """
 
     def samples(rng: np.random.Generator) -> Iterator[Sample]:
-        for s in float_samples(rng):
+        for s in _float_samples(rng):
             yield Sample(s.inputs, attrs, s.raises, s.match, s.smooth)
         for dtype in FLOATS:
             yield Sample((cast_array(rng.uniform(-12, 12, 67), dtype),), attrs, smooth=False)
 
     return define_op(
         name,
-        infer=infer or infer_float(name),
+        infer=infer or _infer_float(name),
         expand=expand,
         numpy=in_double(numpy),
         vjp=lambda ct, out, x, **given: (multiply_op(ct, derivative(out, x, **given)),),

@@ -12,7 +12,7 @@ from jitflow.errors import DeviceError, DTypeError, OutOfBoundsError, ShapeError
 from jitflow.expr import Expr, Var, as_index
 from jitflow.graph import located
 from jitflow.simplify import evaluate_index
-from jitflow.types import Shape, as_shape
+from jitflow.types import Shape, as_shape, shape_text
 
 #: The values of symbolic dims in one run, as numpy rules get them.
 Dims: TypeAlias = Mapping[Var, int]
@@ -38,6 +38,12 @@ def normalize_axes(axis: int | Sequence[int] | None, rank: int, what: str) -> tu
     if len(set(axes)) != len(axes):
         raise located(ShapeError(f"{what}: axes {tuple(items)} name an axis twice (rank {rank})"))
     return axes
+
+
+def check_axis(what: str, axis: int, shape: Shape) -> None:
+    """Raise ShapeError unless `axis` is one of 0 .. rank - 1 of `shape`."""
+    if not 0 <= axis < len(shape):
+        raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(shape)}")
 
 
 def as_int(x: Any, what: str) -> int:

@@ -95,6 +95,16 @@ def quiet(fn: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `fn` computed in float64 and rounded to the dtype of its first input, without warnings."""
+
+    def rule(*xs: Array, **attrs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return np.asarray(fn(*(x.astype(np.float64) for x in xs), **attrs)).astype(xs[0].dtype)
+
+    return rule
+
+
 # ---- samples of families
 
 

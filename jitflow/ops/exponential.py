@@ -28,11 +28,12 @@ from jitflow.ops.elementwise import (
     binary_samples,
     define_elementwise,
     divide_op,
+    in_double,
     multiply_op,
     negative_op,
     subtract_op,
 )
-from jitflow.ops.maths import apply_to_floats, define_function, in_double, number, samples_between
+from jitflow.ops.maths import apply_to_floats, define_function, number, samples_between
 from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import BROADCASTS, FLOATS, INTEGERS, Array, draw, edge_pairs, edges, is_thorough
 from jitflow.public import public

@@ -13,7 +13,7 @@ from jitflow.dtypes import SUPPORTED, float32, float64, int64
 from jitflow.errors import DTypeError, IndexRangeError, ShapeError, StaticIndexError
 from jitflow.expr import Expr, as_index, call, const, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, make_constant
-from jitflow.ops.axes import normalize_axis, row_major
+from jitflow.ops.axes import check_axis, normalize_axis, row_major
 from jitflow.ops.broadcast import aligned, broadcast_to
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
@@ -51,8 +51,7 @@ def _from_front(indices: Node, n: Dim) -> Node:
 
 
 def _infer_take(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
-    if not 0 <= axis < x.rank:
-        raise ShapeError(f"take: axis {axis} is out of range for {shape_text(x.shape)}")
+    check_axis("take", axis, x.shape)
     check_indices("take", indices)
     if x.shape[axis] == 0 and 0 not in indices.shape:
         raise StaticIndexError(f"take: axis {axis} of {shape_text(x.shape)} has no elements to take")
@@ -164,8 +163,7 @@ def take(x: Operand, indices: Operand, /, *, axis: int | None = None) -> Node:
 
 
 def _infer_along(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
-    if not 0 <= axis < x.rank:
-        raise ShapeError(f"take_along_axis: axis {axis} is out of range for {shape_text(x.shape)}")
+    check_axis("take_along_axis", axis, x.shape)
     check_indices("take_along_axis", indices)
     what = f"take_along_axis of {shape_text(x.shape)} at {shape_text(indices.shape)}"
     if x.rank != indices.rank:

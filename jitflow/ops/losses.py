@@ -14,7 +14,7 @@ from jitflow.dtypes import DType, as_dtype, float32, float64, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.activations import softplus_op
-from jitflow.ops.axes import as_number, normalize_axis
+from jitflow.ops.axes import as_number, check_axis, normalize_axis
 from jitflow.ops.broadcast import reduce_sum_op, spread
 from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds, promoted, promoted_floats
 from jitflow.ops.compare import equal_op, greater_equal_op, less_op
@@ -147,8 +147,7 @@ def binary_cross_entropy_with_logits(logits: Operand, targets: Operand, /, *, re
 
 def _infer_cross_entropy(logits: TensorType, labels: TensorType, *, axis: int) -> TensorType:
     what = f"cross_entropy of logits {shape_text(logits.shape)} along axis {axis}"
-    if not 0 <= axis < logits.rank:
-        raise ShapeError(f"{what}: there is no such axis")
+    check_axis("cross_entropy", axis, logits.shape)
     check_kinds("cross_entropy", logits.dtype, "f")
     rows = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.dtype is not logits.dtype and not labels.dtype.is_integer:
@@ -216,7 +215,7 @@ def _samples_cross_entropy(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((impossible, np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])), {"axis": 1}, smooth=False)
     x = draw(rng, float32, 2, 3)
     labels = np.array([0, 1])
-    yield Sample((x, labels), {"axis": 2}, ShapeError, "along axis 2: there is no such axis")
+    yield Sample((x, labels), {"axis": 2}, ShapeError, "cross_entropy: axis 2 is out of range for")
     yield Sample((x, labels), {"axis": 0}, ShapeError, r"labels \(2,\): 2 and 3 differ")
     yield Sample((x, x[0]), {"axis": 1}, ShapeError, r"labels of shape \(2, 3\) are needed, got \(3,\)")
     yield Sample((x, labels > 0), {"axis": 1}, DTypeError, "labels are integers, or probabilities .* not bool")

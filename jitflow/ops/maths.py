@@ -1,4 +1,4 @@
-"""What the files of real functions share: how one is defined, its samples, and the oracle's arithmetic.
+"""What the files of real functions share: how one is defined, and its samples.
 
 The functions are vector-maths intrinsics, ``call(name, x)``, which lowering writes out. The oracle computes float32 in
 float64 and rounds, which gives the nearest float32 but for rare ties; its float64 is numpy's, within 2 ULP.
@@ -15,13 +15,8 @@ from jitflow.dtypes import bool_, int32, int64
 from jitflow.expr import call
 from jitflow.graph import Node, OpDef, Operand, Sample, make_constant
 from jitflow.ops.cast import as_float, cast_array
-from jitflow.ops.elementwise import define_elementwise, unary_samples
+from jitflow.ops.elementwise import define_elementwise, in_double, unary_samples
 from jitflow.ops.testdata import FLOATS
-
-
-def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `fn` computed in float64 and rounded to the dtype of its first input."""
-    return lambda *xs: np.asarray(fn(*(x.astype(np.float64) for x in xs))).astype(xs[0].dtype)
 
 
 def samples_between(

@@ -14,10 +14,9 @@ from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
 from jitflow.ops.axes import as_number, normalize_axes
 from jitflow.ops.broadcast import check_axes
 from jitflow.ops.cast import as_float, check_kinds, promoted_floats
-from jitflow.ops.composite import in_double
 from jitflow.ops.convolution import per_axis
 from jitflow.ops.creation import full
-from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
+from jitflow.ops.elementwise import add_op, divide_op, in_double, multiply_op, subtract_op
 from jitflow.ops.exponential import sqrt_op
 from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_op

@@ -31,7 +31,7 @@ from jitflow.ops.broadcast import (
 from jitflow.ops.cast import as_dtype_of, as_float, cast_array, check_kinds, checked_dtype
 from jitflow.ops.compare import equal_op
 from jitflow.ops.creation import dim_size
-from jitflow.ops.elementwise import divide_op, multiply_op, subtract_op
+from jitflow.ops.elementwise import divide_op, in_double, multiply_op, subtract_op
 from jitflow.ops.exponential import sqrt
 from jitflow.ops.fold import ordered_fold
 from jitflow.ops.movement import reshape_op
@@ -472,16 +472,6 @@ def _count(x: Node, axes: Axes) -> Node:
     return dim_size(element_count([x.shape[a] for a in axes]), x.dtype)
 
 
-def _in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `fn` computed in float64 and rounded to the dtype of its input, without warnings."""
-
-    def rule(x: Array, **attrs: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return np.asarray(fn(x.astype(np.float64), **attrs)).astype(x.dtype)
-
-    return rule
-
-
 def _samples_mean(**attrs: Any) -> Callable[[np.random.Generator], Iterator[Sample]]:
     def samples(rng: np.random.Generator) -> Iterator[Sample]:
         for x, axes in reduce_samples(rng, ()):
@@ -503,7 +493,7 @@ mean_op: OpDef = define_op(
     "mean",
     infer=_infer_mean,
     expand=lambda x, *, axes: divide_op(reduce_sum_op(x, axes=axes, dtype=x.dtype), _count(x, axes)),
-    numpy=_in_double(lambda x, *, axes: np.sum(x, axis=axes) / np.prod([x.shape[a] for a in axes])),
+    numpy=in_double(lambda x, *, axes: np.sum(x, axis=axes) / np.prod([x.shape[a] for a in axes])),
     vjp=lambda ct, out, x, *, axes: (spread(divide_op(ct, _count(x, axes)), x.shape, axes),),
     samples=_samples_mean(),
 )
@@ -560,7 +550,7 @@ var_op: OpDef = define_op(
     "var",
     infer=_infer_var,
     expand=_expand_var,
-    numpy=_in_double(_numpy_var),
+    numpy=in_double(_numpy_var),
     vjp=_vjp_var,
     samples=lambda rng: (s for c in (0.0, 1.0) for s in _samples_mean(correction=c)(rng)),
 )

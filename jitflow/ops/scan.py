@@ -16,7 +16,7 @@ from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import Binary, Expr, as_index, compare, const_index
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.kernel import KernelBuilder, Memory
-from jitflow.ops.axes import as_flag, normalize_axis
+from jitflow.ops.axes import as_flag, check_axis, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, sum_dtype
 from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, check_kinds, checked_dtype
 from jitflow.ops.compare import equal_op, greater_equal_op, less_equal_op, not_equal_op
@@ -29,14 +29,9 @@ from jitflow.ops.selection import where_op
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, NUMBERS, SHAPES, Array, draw, edges
 from jitflow.public import public
-from jitflow.types import Dim, Shape, TensorType, shape_text, unify
+from jitflow.types import Dim, TensorType, shape_text, unify
 
 _NOT_FINITE = float("-inf")
-
-
-def _check_axis(what: str, shape: Shape, axis: int) -> None:
-    if not 0 <= axis < len(shape):
-        raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(shape)}")
 
 
 def _padded(x: Node, axis: int, before: int, after: int, value: bool | int | float) -> Node:
@@ -64,7 +59,7 @@ def _place(k: Expr | int, n: Dim, reverse: bool) -> Expr:
 def _infer_scan(x: TensorType, *, op: str, axis: int, reverse: bool = False) -> TensorType:
     if op not in FOLDS:
         raise GraphError(f"scan: op must be one of {', '.join(FOLDS)}, got {op!r}")
-    _check_axis("scan", x.shape, axis)
+    check_axis("scan", axis, x.shape)
     check_kinds("scan", x.dtype, "if")
     return x
 
@@ -158,7 +153,7 @@ def _infer_recurrence(a: TensorType, b: TensorType, *, axis: int, reverse: bool 
         raise DTypeError(f"recurrence takes two tensors of one float dtype, not {a.dtype} and {b.dtype}")
     if a.rank != b.rank:
         raise ShapeError(f"{what}: both must have the same rank")
-    _check_axis("recurrence", b.shape, axis)
+    check_axis("recurrence", axis, b.shape)
     pairs = enumerate(zip(a.shape, b.shape, strict=True))
     return TensorType(b.dtype, tuple(unify(n, m, f"{what}: axis {k}") for k, (n, m) in pairs))
 
@@ -236,7 +231,7 @@ recurrence_op: OpDef = define_op(
 
 def _infer_logcumsumexp(x: TensorType, *, axis: int) -> TensorType:
     check_kinds("logcumsumexp", x.dtype, "f")
-    _check_axis("logcumsumexp", x.shape, axis)
+    check_axis("logcumsumexp", axis, x.shape)
     return x
 
 

@@ -18,7 +18,7 @@ from jitflow.errors import DTypeError, GraphError, IndexRangeError, ShapeError, 
 from jitflow.expr import Binary, Expr, as_index, compare, const, const_index
 from jitflow.graph import OPS, Node, OpDef, Operand, Sample, as_node, define_op, is_weak, located, make_constant, within
 from jitflow.kernel import KernelBuilder, Memory
-from jitflow.ops.axes import Dims, known_shape, normalize_axis, row_major
+from jitflow.ops.axes import Dims, check_axis, known_shape, normalize_axis, row_major
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, check_kinds
 from jitflow.ops.checked_index import as_subscript, check_indices, numpy_checked
@@ -109,8 +109,7 @@ def _numpy_write(what: str, out: Array, indices: Array, updates: Array, axis: in
 
 def _check_updates(what: str, shape: Shape, indices: TensorType, updates: TensorType, axis: int, along: bool) -> None:
     """Check what is common to all: `shape` is the result's, `updates` has it but along `axis`."""
-    if not 0 <= axis < len(shape):
-        raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(shape)}")
+    check_axis(what, axis, shape)
     check_indices(what, indices)
     if indices.rank != (len(shape) if along else 1):
         wanted = "as many axes as the result" if along else "one axis"
@@ -145,8 +144,7 @@ def _infer_segment_sum(
 ) -> TensorType:
     check_kinds(what, updates.dtype, "if")
     guard_not_negative(size, what)
-    if not 0 <= axis < updates.rank:
-        raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(updates.shape)}")
+    check_axis(what, axis, updates.shape)
     shape = tuple(size if k == axis else d for k, d in enumerate(updates.shape))
     _check_updates(what, shape, indices, updates, axis, along)
     return TensorType(updates.dtype, shape)

@@ -11,12 +11,11 @@ import numpy as np
 from jitflow.dtypes import float32, float64
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op
-from jitflow.ops.axes import normalize_axis
+from jitflow.ops.axes import check_axis, normalize_axis
 from jitflow.ops.broadcast import check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape, spread
 from jitflow.ops.cast import as_float, check_kinds
 from jitflow.ops.compare import equal_op, isfinite
-from jitflow.ops.composite import in_double
-from jitflow.ops.elementwise import add_op, divide_op, multiply_op, subtract_op
+from jitflow.ops.elementwise import add_op, divide_op, in_double, multiply_op, subtract_op
 from jitflow.ops.exponential import exp_op, log_op
 from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_op
@@ -24,13 +23,12 @@ from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import FLOATS, SHAPES, Array, draw, edges
 from jitflow.public import public
-from jitflow.types import TensorType, shape_text
+from jitflow.types import TensorType
 
 
 def _infer_along(name: str) -> Callable[..., TensorType]:
     def infer(x: TensorType, *, axis: int) -> TensorType:
-        if not 0 <= axis < x.rank:
-            raise ShapeError(f"{name}: axis {axis} is out of range for {shape_text(x.shape)}")
+        check_axis(name, axis, x.shape)
         check_kinds(name, x.dtype, "f")
         return x
 

@@ -25,12 +25,13 @@ from jitflow.ops.elementwise import (
     binary_samples,
     define_elementwise,
     divide_op,
+    in_double,
     multiply_op,
     negative_op,
     subtract_op,
 )
 from jitflow.ops.exponential import exp_op, sqrt_op
-from jitflow.ops.maths import apply_to_floats, define_function, in_double, number
+from jitflow.ops.maths import apply_to_floats, define_function, number
 from jitflow.ops.testdata import FLOATS, Array
 from jitflow.public import public
 
