@@ -13,6 +13,7 @@ from jitflow.ops import (
     counting,
     creation,
     data_dependent,
+    diagonal,
     differences,
     elementwise,
     exponential,
@@ -34,6 +35,8 @@ from jitflow.ops import (
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import astype
 from jitflow.ops.creation import dim_size
+from jitflow.ops.einsum import einsum
+from jitflow.ops.matmul import matmul
 from jitflow.types import element_count, public_dim
 
 
@@ -142,19 +145,22 @@ def _cumulative(name: str, function: Callable[..., Node]) -> Callable[..., Node]
     return cumulative
 
 
-def _sort_options(name: str, kind: Any, order: Any) -> None:
-    """`kind` may be any: sorts are stable, which is more than the other kinds promise."""
+# Sorts are stable whatever `kind` and `stable` ask for, which is more than the other kinds promise.
+
+
+def _no_order(name: str, order: Any) -> None:
+    """Raise TypeError if fields were given to sort by."""
     if order is not None:
         raise TypeError(f"np.{name}: Tensors have no fields to order by")
 
 
 def _sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Node:
-    _sort_options("sort", kind, order)
+    _no_order("sort", order)
     return sorting.sort(movement.reshape(a, (-1,)) if axis is None else a, axis=-1 if axis is None else axis)
 
 
 def _argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Node:
-    _sort_options("argsort", kind, order)
+    _no_order("argsort", order)
     return sorting.argsort(movement.reshape(a, (-1,)) if axis is None else a, axis=-1 if axis is None else axis)
 
 
@@ -209,7 +215,7 @@ def _outer(a: Any, b: Any, out: Any = None) -> Node:
 
 def _einsum(*operands: Any, out: Any = None, optimize: Any = False) -> Node:
     no_out("einsum", out)
-    return linalg.einsum(*operands)
+    return einsum(*operands)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Node:
@@ -292,7 +298,7 @@ def _linspace(
 
 
 def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
-    return linalg.diagonal(movement.moveaxis(a, (axis1, axis2), (-2, -1)), offset=offset)
+    return diagonal.diagonal(movement.moveaxis(a, (axis1, axis2), (-2, -1)), offset=offset)
 
 
 def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Node:
@@ -430,13 +436,13 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.tensordot: lambda a, b, axes=2: linalg.tensordot(a, b, axes=axes),
     np.linalg.norm: _norm,
     np.linalg.cross: linalg.cross,
-    np.linalg.diagonal: linalg.diagonal,
-    np.linalg.matmul: linalg.matmul,
+    np.linalg.diagonal: diagonal.diagonal,
+    np.linalg.matmul: matmul,
     np.linalg.matrix_norm: linalg.matrix_norm,
-    np.linalg.matrix_transpose: linalg.matrix_transpose,
+    np.linalg.matrix_transpose: movement.matrix_transpose,
     np.linalg.outer: linalg.outer,
     np.linalg.tensordot: lambda a, b, *, axes=2: linalg.tensordot(a, b, axes=axes),
-    np.linalg.trace: linalg.trace,
+    np.linalg.trace: diagonal.trace,
     np.linalg.vecdot: linalg.vecdot,
     np.linalg.vector_norm: linalg.vector_norm,
     np.zeros_like: _like(creation.zeros_like),

@@ -20,7 +20,6 @@ from jitflow.ops import (
     elementwise,
     exponential,
     floatbits,
-    linalg,
     logic,
     nan_handling,
     scan,
@@ -28,6 +27,7 @@ from jitflow.ops import (
     trigonometric,
 )
 from jitflow.ops.cast import astype
+from jitflow.ops.matmul import matmul
 
 #: numpy's ufuncs by name. What they compute is what the operator of that name here computes.
 UFUNCS: dict[str, Callable[..., Node]] = {
@@ -100,7 +100,7 @@ UFUNCS: dict[str, Callable[..., Node]] = {
     "isnan": compare.isnan,
     "isinf": compare.isinf,
     "isfinite": compare.isfinite,
-    "matmul": linalg.matmul,
+    "matmul": matmul,
 }
 
 

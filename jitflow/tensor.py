@@ -31,7 +31,6 @@ from jitflow.ops import (
     exponential,
     index,
     indexing,
-    linalg,
     logic,
     movement,
     naming,
@@ -42,6 +41,7 @@ from jitflow.ops import (
     sorting,
 )
 from jitflow.ops.axes import DEVICE, check_device
+from jitflow.ops.matmul import matmul
 from jitflow.public import SPACES
 from jitflow.types import SymDim, element_count, public_dim, shape_text
 
@@ -249,7 +249,7 @@ class Tensor:
     __floordiv__, __rfloordiv__ = _operator(elementwise.floor_divide), _reflected(elementwise.floor_divide)
     __mod__, __rmod__ = _operator(elementwise.remainder), _reflected(elementwise.remainder)
     __pow__, __rpow__ = _operator(exponential.pow), _reflected(exponential.pow)
-    __matmul__, __rmatmul__ = _operator(linalg.matmul), _reflected(linalg.matmul)
+    __matmul__, __rmatmul__ = _operator(matmul), _reflected(matmul)
     __and__, __rand__ = _operator(logic.bitwise_and), _reflected(logic.bitwise_and)
     __or__, __ror__ = _operator(logic.bitwise_or), _reflected(logic.bitwise_or)
     __xor__, __rxor__ = _operator(logic.bitwise_xor), _reflected(logic.bitwise_xor)

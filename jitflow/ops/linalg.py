@@ -16,35 +16,16 @@ from jitflow.ops.axes import as_flag, as_int, as_number, normalize_axes, normali
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
 from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, cast_array, check_kinds, promoted
 from jitflow.ops.compare import equal_op, not_equal_op
-from jitflow.ops.diagonal import diagonal, trace
 from jitflow.ops.einsum import einsum, einsum_op
 from jitflow.ops.elementwise import abs_op, divide_op, multiply_op, subtract
 from jitflow.ops.exponential import pow_op, sqrt_op
-from jitflow.ops.matmul import matmul, matmul_op, product
-from jitflow.ops.movement import matrix_transpose, moveaxis, reshape_to, roll
+from jitflow.ops.matmul import product
+from jitflow.ops.movement import moveaxis, reshape_to, roll
 from jitflow.ops.reduce import max, min, sum
 from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import FLOATS, Array, draw
 from jitflow.public import public
 from jitflow.types import TensorType, mul_dims, shape_text
-
-__all__ = [
-    "cross",
-    "diagonal",
-    "dot",
-    "einsum",
-    "inner",
-    "kron",
-    "matmul",
-    "matmul_op",
-    "matrix_norm",
-    "matrix_transpose",
-    "outer",
-    "tensordot",
-    "trace",
-    "vecdot",
-    "vector_norm",
-]
 
 # ---- products
 
