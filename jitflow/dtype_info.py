@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from jitflow.dtypes import DType, as_dtype, bool_, float64, int64, promote, promote_weak
+from jitflow.dtypes import FLOAT_FORMATS, DType, as_dtype, bool_, float64, int64, promote, promote_weak
 from jitflow.errors import DTypeError, JitflowError
 from jitflow.graph import located
 
@@ -54,14 +54,6 @@ class IntegerInfo:
     min: int
     dtype: DType
 
-
-#: Per floating dtype: binary digits, the leading one among them; exponents of the least and the greatest normal number.
-_FORMATS = {
-    "float16": (11, -14, 15),
-    "bfloat16": (8, -126, 127),
-    "float32": (24, -126, 127),
-    "float64": (53, -1022, 1023),
-}
 
 #: The kinds of the standard, each with the letters of `DType.kind` it stands for.
 _KINDS = {
@@ -109,9 +101,9 @@ def finfo(type: Any, /) -> FloatInfo:
     dtype = _dtype_of(type)
     if not dtype.is_float:
         raise DTypeError(f"finfo takes floating dtypes, not {dtype}; iinfo takes integers")
-    digits, low, high = _FORMATS[dtype.name]
-    largest = (2.0 - 2.0 ** (1 - digits)) * 2.0**high
-    return FloatInfo(dtype.bits, 2.0 ** (1 - digits), largest, -largest, 2.0**low, 2.0 ** (low - digits + 1), dtype)
+    known = FLOAT_FORMATS[dtype]
+    eps, least = 2.0 ** (1 - known.digits), 2.0**known.low
+    return FloatInfo(dtype.bits, eps, known.largest, -known.largest, least, least * eps, dtype)
 
 
 @_with_site

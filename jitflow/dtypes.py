@@ -6,7 +6,7 @@ bfloat16, joins float16 as float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -121,6 +121,28 @@ LONGEST_NAME = 64
 SUPPORTED = ALL
 _BY_NAME = {d.name: d for d in (*ALL, index)}
 _BY_SHORT = {d.short: d for d in (*ALL, index)}
+
+
+class FloatFormat(NamedTuple):
+    """Binary digits, the leading one among them; exponents of the least and of the greatest normal number."""
+
+    digits: int
+    low: int
+    high: int
+
+    @property
+    def largest(self) -> float:
+        """The greatest finite number."""
+        return (2.0 - 2.0 ** (1 - self.digits)) * 2.0**self.high
+
+
+#: Known without numpy, which has no bfloat16.
+FLOAT_FORMATS = {
+    float16: FloatFormat(11, -14, 15),
+    bfloat16: FloatFormat(8, -126, 127),
+    float32: FloatFormat(24, -126, 127),
+    float64: FloatFormat(53, -1022, 1023),
+}
 
 
 def _by_name(name: str) -> DType:

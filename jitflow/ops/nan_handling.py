@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from jitflow.dtypes import DType
+from jitflow.dtypes import FLOAT_FORMATS
 from jitflow.graph import Node, OpDef, Operand, as_node, make_constant
 from jitflow.ops.axes import as_number
 from jitflow.ops.cast import promoted
@@ -79,7 +79,7 @@ def nan_to_num(x: Operand, /, *, nan: float = 0.0, posinf: float | None = None, 
     node = as_node(x)
     if not node.dtype.is_float:
         return node
-    largest = _largest(node.dtype)
+    largest = FLOAT_FORMATS[node.dtype].largest
     out = where_op(isnan(node), make_constant(as_number(nan, "nan_to_num: nan"), node.dtype), node)
     for infinity, given, what in ((math.inf, posinf, "posinf"), (-math.inf, neginf, "neginf")):
         greatest = math.copysign(largest, infinity)
@@ -87,15 +87,6 @@ def nan_to_num(x: Operand, /, *, nan: float = 0.0, posinf: float | None = None, 
         is_it = equal_op(node, make_constant(infinity, node.dtype))
         out = where_op(is_it, make_constant(value, node.dtype), out)
     return out
-
-
-#: Bits of the significand and the largest exponent, by dtype.
-_FORMATS = {"float16": (11, 15), "bfloat16": (8, 127), "float32": (24, 127), "float64": (53, 1023)}
-
-
-def _largest(dtype: DType) -> float:
-    digits, exponent = _FORMATS[dtype.name]
-    return math.ldexp(2.0 - math.ldexp(1.0, 1 - digits), exponent)
 
 
 @public()

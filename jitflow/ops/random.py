@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, float64, int32, int64, uint64
+from jitflow.dtypes import FLOAT_FORMATS, DType, float64, int32, int64, uint64
 from jitflow.errors import DTypeError, GraphError, OutOfBoundsError, ShapeError
 from jitflow.graph import (
     Node,
@@ -52,13 +52,9 @@ def _float_dtype(dtype: Any, what: str) -> DType:
     return to
 
 
-#: Bits of the significand: uniform numbers are multiples of two to the minus this.
-_DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
-
-
 def _fraction(key: Node, shape: Shape, dtype: DType, half: int = 0, word: int = 0) -> Node:
     """Return multiples of 2**-d in [0, 1), each as likely, d being the digits of `dtype`."""
-    d = _DIGITS[dtype.name]
+    d = FLOAT_FORMATS[dtype].digits
     drawn = draw_bits(key, shape, uint64, half)
     top = bitwise_right_shift_op(drawn, u64(64 - d)) if dtype is float64 else _top_of_word(drawn, word, d)
     return multiply_op(_as_float(top, dtype), make_constant(2.0**-d, dtype))
@@ -78,7 +74,7 @@ def _as_float(top: Node, dtype: DType) -> Node:
 
 def _open_fraction(key: Node, shape: Shape, dtype: DType, half: int = 0) -> Node:
     """Return odd multiples of 2**-d in (0, 1), neither end included, so that their logarithms are finite."""
-    d = _DIGITS[dtype.name]
+    d = FLOAT_FORMATS[dtype].digits
     drawn = draw_bits(key, shape, uint64, half)
     top = bitwise_right_shift_op(drawn, u64(65 - d)) if dtype is float64 else _top_of_word(drawn, 0, d - 1)
     whole = _as_float(top, dtype)
