@@ -14,10 +14,22 @@ import numpy as np
 
 from jitflow.dtypes import SUPPORTED, float32, float64, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError, StaticIndexError
-from jitflow.expr import Expr, as_index
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, constant_op, define_op, located, within
-from jitflow.graph import make_constant as constant
-from jitflow.ops.axes import Dims, known_shape
+from jitflow.expr import Expr
+from jitflow.graph import (
+    Index,
+    Node,
+    OpDef,
+    Operand,
+    Reader,
+    Sample,
+    as_node,
+    constant_op,
+    define_op,
+    located,
+    make_constant,
+    within,
+)
+from jitflow.ops.axes import Dims
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.creation import arange_op
 from jitflow.ops.elementwise import add_op, multiply_op
@@ -25,7 +37,7 @@ from jitflow.ops.indexing import ParsedKey, getitem, parse_key
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.scattering import MODES, as_updates, scatter_op
 from jitflow.ops.selection import maximum_op, minimum_op, where_op
-from jitflow.ops.slicing import Slices, guarded, slice_op
+from jitflow.ops.slicing import Slices, block_places, guarded, numpy_positions, slice_op
 from jitflow.ops.testdata import Array, draw
 from jitflow.types import Shape, TensorType, element_count, same_dim, shape_text
 
@@ -54,30 +66,18 @@ def _infer_update(x: TensorType, v: TensorType, *, starts: Slices, steps: tuple[
 
 
 def _element_update(index: Index, x: Reader, v: Reader, *, starts: Slices, steps: tuple[int, ...]) -> Expr:
-    subscripts: list[Expr] = []
-    inside: list[Expr] = []
-    for i, start, step, n, size in zip(index, starts, steps, x.type.shape, v.type.shape, strict=True):
-        distance = i - as_index(start) if step > 0 else as_index(start) - i
-        place = distance // abs(step)
-        subscripts.append(place)
-        if start == 0 and step == 1 and same_dim(n, size):
-            continue
-        inside += [distance >= 0, place < as_index(size)]
-        if abs(step) > 1:
-            rest = distance % abs(step)
-            inside += [rest >= 0, rest <= 0]
-    return guarded(inside, v(*subscripts), x(*index))
+    places, inside = block_places(index, x.type.shape, v.type.shape, starts, steps)
+    return guarded(inside, v(*places), x(*index))
 
 
 def _numpy_update(x: Array, v: Array, *, starts: Slices, steps: tuple[int, ...], dims: Dims) -> Array:
     out = np.array(x)
-    places = zip(known_shape(starts, dims), v.shape, steps, strict=True)
-    out[np.ix_(*(start + np.arange(size) * step for start, size, step in places))] = v
+    out[numpy_positions(starts, v.shape, steps, dims)] = v
     return out
 
 
 def _vjp_update(ct: Node, out: Node, x: Node, v: Node, *, starts: Slices, steps: tuple[int, ...]) -> tuple[Node, Node]:
-    zeros = broadcast_to(constant(0, ct.dtype), v.shape)
+    zeros = broadcast_to(make_constant(0, ct.dtype), v.shape)
     kept = update_slice_op(ct, zeros, starts=starts, steps=steps)
     return kept, slice_op(ct, starts=starts, sizes=v.shape, steps=steps)
 

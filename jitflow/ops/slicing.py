@@ -9,7 +9,7 @@ import numpy as np
 
 from jitflow.dtypes import SUPPORTED, float32, float64
 from jitflow.errors import ShapeError
-from jitflow.expr import Expr, as_index, const, maximum, minimum, select
+from jitflow.expr import Expr, as_index, const, eq, maximum, minimum, select
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.testdata import Array, draw
@@ -70,7 +70,7 @@ def _element_slice(index: Index, x: Reader, *, starts: Slices, sizes: Slices, st
     return x(*(as_index(start) + i * step for i, start, step in zip(index, starts, steps, strict=True)))
 
 
-def _positions(
+def numpy_positions(
     starts: Slices, sizes: Slices, steps: tuple[int, ...], dims: Dims
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], ...]:
     """Return the positions that slices pick, by axis, ready to index an array."""
@@ -82,7 +82,7 @@ def _positions(
 
 
 def _numpy_slice(x: Array, *, starts: Slices, sizes: Slices, steps: tuple[int, ...], dims: Dims) -> Array:
-    return np.asarray(x[_positions(starts, sizes, steps, dims)])
+    return np.asarray(x[numpy_positions(starts, sizes, steps, dims)])
 
 
 def _vjp_slice(ct: Node, out: Node, x: Node, *, starts: Slices, sizes: Slices, steps: tuple[int, ...]) -> tuple[Node]:
@@ -146,23 +146,26 @@ def _infer_unslice(x: TensorType, *, shape: Shape, starts: Slices, steps: tuple[
 
 
 def _element_unslice(index: Index, x: Reader, *, shape: Shape, starts: Slices, steps: tuple[int, ...]) -> Expr:
-    subscripts: list[Expr] = []
+    places, inside = block_places(index, shape, x.type.shape, starts, steps)
+    return guarded(inside, x(*places), const(0, x.type.dtype))
+
+
+def block_places(
+    index: Index, shape: Shape, sizes: Shape, starts: Slices, steps: tuple[int, ...]
+) -> tuple[list[Expr], list[Expr]]:
+    """Return where in a block of `sizes`, cut out of `shape`, the element at `index` is, and what must hold for that."""
+    places: list[Expr] = []
     inside: list[Expr] = []
-    for i, start, step, n, size in zip(index, starts, steps, shape, x.type.shape, strict=True):
+    for i, start, step, n, size in zip(index, starts, steps, shape, sizes, strict=True):
         distance = i - as_index(start) if step > 0 else as_index(start) - i
         place = distance // abs(step)
-        subscripts.append(place)
+        places.append(place)
         if start == 0 and step == 1 and same_dim(n, size):
             continue
         inside += [distance >= 0, place < as_index(size)]
         if abs(step) > 1:
-            inside.append(_equal(distance % abs(step), 0))
-    return guarded(inside, x(*subscripts), const(0, x.type.dtype))
-
-
-def _equal(a: Expr, b: int) -> Expr:
-    # On indices: a <= b and a >= b would do, and eq() of two literals folds.
-    return (a >= b) & (a <= b)
+            inside.append(eq(distance % abs(step), 0))
+    return places, inside
 
 
 def guarded(conditions: Iterable[Expr], value: Expr, otherwise: Expr) -> Expr:
@@ -175,7 +178,7 @@ def guarded(conditions: Iterable[Expr], value: Expr, otherwise: Expr) -> Expr:
 
 def _numpy_unslice(x: Array, *, shape: Shape, starts: Slices, steps: tuple[int, ...], dims: Dims) -> Array:
     out = np.zeros(known_shape(shape, dims), x.dtype)
-    out[_positions(starts, x.shape, steps, dims)] = x
+    out[numpy_positions(starts, x.shape, steps, dims)] = x
     return out
 
 
