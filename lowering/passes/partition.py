@@ -45,6 +45,10 @@ from lowering.renew import renew
 #: A vectorized loop up to this constant extent is a few vectors; masks in them cost less than another tail.
 SHORT = 256
 
+#: A loop of up to so many turns, as over a window, stays whole where only the run could say which turns are clean, if
+#: a loop over rows inside is split by the same condition: windows of an image of any size would be fifty loops.
+FEW = 16
+
 
 def partition(kernel: Kernel, *, max_nodes: int = 4000) -> Kernel:
     """Return `kernel` with loops split at the breakpoints of their conditions, up to `max_nodes` nodes of code."""
@@ -66,6 +70,10 @@ class _Cut:
     @property
     def is_clean(self) -> bool:
         return self.first == self.second
+
+    @property
+    def is_known(self) -> bool:
+        return isinstance(self.first, Const) and isinstance(self.second, Const)
 
 
 class _Partition:
@@ -165,10 +173,13 @@ class _Partition:
                 return None
         inner = {t.var: t.extent for t in statements(body) if isinstance(t, For)}
         fixed = {t.var for t in statements(body) if isinstance(t, Let)}
+        rows = {t.var for t in statements(body) if isinstance(t, For) and t.kind == "serial"}
+        few = isinstance(s.extent, Const) and s.extent.value <= FEW
         for cond in _conditions(body):
             found = _cut(cond, s, inner, fixed, extents)
-            if found is not None:
-                return found
+            if found is None or (few and _mentions((cond,), rows) and not found.is_known):
+                continue
+            return found
         return None
 
 

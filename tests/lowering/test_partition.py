@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jitflow.expr import const_index
 from lowering.loop_ir import For, Kernel, statements
 from lowering.parser import parse_kernel
 from lowering.passes.partition import partition
@@ -202,3 +203,27 @@ kernel k(a: f32[n] read, o: f32[n], n: index):
 """,
         after=None,
     )
+
+
+WINDOW_ROWS = """
+kernel k(a: f32[{h}, {w}] read, o: f32[3, {h}, {w}]{dims}):
+  serial k in 3:
+    serial r in {h}:
+      vectorized j in {w}:
+        o[k, r, j] = select((k + r - 1 >= 0) & (k + r - 1 < {h}), a[k + r - 1, j], 0.0)
+"""
+
+
+def test_a_window_over_rows_of_any_number_is_split_at_the_rows_alone() -> None:
+    kernel = parse_kernel(WINDOW_ROWS.format(h="h", w="w", dims=", h: index, w: index"))
+    after = partition(kernel)
+    assert [s.extent for s in after.body if isinstance(s, For)] == [const_index(3)]
+    assert sum(isinstance(s, For) and s.kind == "vectorized" for s in statements(after.body)) == 3
+    check_same_meaning(kernel, after, dims=[{"h": h, "w": 5} for h in (0, 1, 2, 3, 7)])
+
+
+def test_a_window_over_rows_of_known_number_is_split_too() -> None:
+    kernel = parse_kernel(WINDOW_ROWS.format(h=8, w=300, dims=""))
+    after = partition(kernel)
+    assert [s.extent for s in after.body if isinstance(s, For)] == [const_index(1)] * 3
+    check_same_meaning(kernel, after)
