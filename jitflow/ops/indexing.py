@@ -195,6 +195,8 @@ def _index_arrays(item: Any) -> list[_Picks]:
 
 def _size_for(picks: _Picks, n: Dim, axis: int, shape: Shape) -> Dim:
     """Return the size of the axis that `picks` index: `n`, or that of a mask. StaticIndexError if they do not fit."""
+    if picks.size == 0:
+        return n  # a mask without elements picks nothing of an axis of any size
     if picks.size is not None and same_dim(n, picks.size) is False:
         what = f"indexing: a mask of size {picks.size} along axis {axis} of {shape_text(shape)}"
         raise located(StaticIndexError(what))

@@ -313,6 +313,17 @@ def test_arrays_of_indices_and_masks_index_symbolic_axes() -> None:
         interpret(square, {x: a})
 
 
+def test_a_mask_without_elements_picks_nothing_of_any_size() -> None:
+    a, x = np.arange(6.0).reshape(3, 2), symbolic("x", "n", 2)
+    masks = [np.zeros(shape, bool) for shape in ((0,), (3, 0), (0, 2))]
+    keys = [*((mask,) for mask in masks), (slice(None), masks[0]), (0, masks[0])]
+    built = [as_tensor(getitem(source, key)) for key in keys for source in (a, x)]
+    for values in (interpret(built, {x: a}), Session(built).run(built, {as_tensor(x): a})):
+        assert [v.shape for v in values] == [a[key].shape for key in keys for _ in range(2)]
+    with pytest.raises(StaticIndexError, match=r"a mask of size 3 along axis 1 of \(3, 2\)"):
+        getitem(a, np.zeros((0, 3), bool))
+
+
 def test_a_constant_mask_is_its_positions() -> None:
     x = np.arange(24).reshape(2, 3, 4)
     masks = [x > 7, x[0] % 2 == 0, x[:, 0, 0] > 5, np.zeros((2, 3), bool), x > 99, [True, False]]
