@@ -6,6 +6,7 @@ gradients are linear recurrences, ``y[k] = a[k] * y[k - 1] + b[k]``, run from th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +31,6 @@ from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, NUMBERS, SHAPES, Array, draw, edges
 from jitflow.public import public
 from jitflow.types import Dim, TensorType, shape_text, unify
-
-_NOT_FINITE = float("-inf")
 
 
 def _padded(x: Node, axis: int, before: int, after: int, value: bool | int | float) -> Node:
@@ -237,11 +236,11 @@ def _infer_logcumsumexp(x: TensorType, *, axis: int) -> TensorType:
 
 def _expand_logcumsumexp(x: Node, *, axis: int) -> Node:
     """Sums of exponentials relative to the greatest so far, scaled down whenever that grows: nothing overflows."""
-    zero, least = make_constant(0, x.dtype), make_constant(_NOT_FINITE, x.dtype)
+    zero, least = make_constant(0, x.dtype), make_constant(-math.inf, x.dtype)
     top = scan_op(x, op="max", axis=axis)
     is_finite = equal_op(subtract_op(top, top), zero)  # false for infinities and NaN
     base = where_op(is_finite, top, zero)
-    before = _shifted(top, axis, 1, _NOT_FINITE)
+    before = _shifted(top, axis, 1, -math.inf)
     shrink = where_op(equal_op(before, least), zero, exp_op(subtract_op(_shifted(base, axis, 1, 0), base)))
     total = recurrence_op(shrink, exp_op(subtract_op(x, base)), axis=axis)
     return add_op(base, log_op(total))
@@ -255,7 +254,7 @@ def _numpy_logcumsumexp(x: Array, *, axis: int) -> Any:
 
 def _vjp_logcumsumexp(ct: Node, out: Node, x: Node, *, axis: int) -> tuple[Node]:
     """Each share is exp(x - out): summed from the end relative to the result there, which only grows."""
-    zero, least = make_constant(0, ct.dtype), make_constant(_NOT_FINITE, ct.dtype)
+    zero, least = make_constant(0, ct.dtype), make_constant(-math.inf, ct.dtype)
     is_least = equal_op(out, least)
     step = where_op(is_least, zero, exp_op(subtract_op(out, _shifted(out, axis, -1, 0))))
     total = recurrence_op(step, ct, axis=axis, reverse=True)
@@ -313,9 +312,15 @@ def _extremes(x: Operand, op: str, axis: int | None) -> Node:
     return scan_op(node, op=op, axis=_axis_of(node, axis, name))
 
 
-def _scanned(x: Node, op: str, axis: int, include_initial: bool) -> Node:
-    out = scan_op(x, op=op, axis=axis)
-    return _padded(out, axis, 1, 0, identity_of(op, x.dtype)) if as_flag(include_initial, "include_initial") else out
+def _summed(x: Operand, op: str, axis: int | None, dtype: Any, include_initial: bool, what: str) -> Node:
+    """Return the running sums or products of `x`, behind that of no elements if `include_initial`."""
+    node = as_node(x)
+    k = _axis_of(node, axis, what)
+    terms = _accumulated(node, dtype, what)
+    out = scan_op(terms, op=op, axis=k)
+    if not as_flag(include_initial, f"{what}: include_initial"):
+        return out
+    return _padded(out, k, 1, 0, identity_of(op, terms.dtype))
 
 
 @public()
@@ -346,9 +351,7 @@ def cumulative_sum(x: Operand, /, *, axis: int | None = None, dtype: Any = None,
     >>> jf.interpret(jf.cumulative_sum(jf.constant([1, 2, 3]), include_initial=True), {})
     array([0, 1, 3, 6])
     """
-    node = as_node(x)
-    k = _axis_of(node, axis, "cumulative_sum")
-    return _scanned(_accumulated(node, dtype, "cumulative_sum"), "add", k, include_initial)
+    return _summed(x, "add", axis, dtype, include_initial, "cumulative_sum")
 
 
 @public()
@@ -372,9 +375,7 @@ def cumulative_prod(
     >>> jf.interpret(jf.cumulative_prod(jf.constant([1, 2, 3])), {})
     array([1, 2, 6])
     """
-    node = as_node(x)
-    k = _axis_of(node, axis, "cumulative_prod")
-    return _scanned(_accumulated(node, dtype, "cumulative_prod"), "mul", k, include_initial)
+    return _summed(x, "mul", axis, dtype, include_initial, "cumulative_prod")
 
 
 @public()
