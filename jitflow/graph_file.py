@@ -134,10 +134,10 @@ def save(path: str | os.PathLike[str], outputs: Any, *, weights: str | None = No
 def load(path: str | os.PathLike[str]) -> Any:
     """Return the outputs of the graph in the file `path`, in the structure in which they were saved.
 
-    Errors that name a node later end with its line in the file.
     Placeholders and variables are new ones, also if the file is loaded twice; the inputs are fed by their names:
-    ``Session(y).run(y, {"x": images})``, ``session.function(["x"], y)``. Nothing in the file is run, and no other file
-    is opened than the weights beside it, so that files may come from anybody.
+    ``Session(y).run(y, {"x": images})``, ``session.function(["x"], y)``. Errors that name a node later end with its
+    line in the file. Nothing in the file is run, and no other file is opened than the weights beside it, so that files
+    may come from anybody.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """``jitflow.linalg``: the linear algebra of the array API standard that needs no factorisation, as users call it.
 
-They are written in `jitflow.ops` and made public there (`jitflow.public`).
+Its functions are written in `jitflow.ops` and made public there (`jitflow.public`).
 """
 
 from __future__ import annotations

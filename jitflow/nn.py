@@ -1,6 +1,6 @@
 """``jitflow.nn``: functions of neural networks as users call them. The common ones are also at the top of `jitflow`.
 
-They are written in `jitflow.ops` and made public there (`jitflow.public`).
+The functions are written in `jitflow.ops` and made public there (`jitflow.public`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``jitflow.random``: random numbers as functions of an explicit key, as users call them.
 
-They are written in `jitflow.ops` and made public there (`jitflow.public`).
+The functions are written in `jitflow.ops` and made public there (`jitflow.public`).
 """
 
 from __future__ import annotations

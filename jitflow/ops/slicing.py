@@ -153,7 +153,7 @@ def _element_unslice(index: Index, x: Reader, *, shape: Shape, starts: Slices, s
 def block_places(
     index: Index, shape: Shape, sizes: Shape, starts: Slices, steps: tuple[int, ...]
 ) -> tuple[list[Expr], list[Expr]]:
-    """Return where in a block of `sizes`, cut out of `shape`, the element at `index` is, and what must hold for that."""
+    """Return where in a block of `sizes`, cut from `shape`, the element at `index` is, and what must hold for that."""
     places: list[Expr] = []
     inside: list[Expr] = []
     for i, start, step, n, size in zip(index, starts, steps, shape, sizes, strict=True):
