@@ -1,4 +1,6 @@
-"""jitflow: dataflow graphs in, machine code out. Everything a user needs is a name of this package or of `jitflow.nn`.
+"""jitflow: dataflow graphs in, machine code out.
+
+Everything a user needs is a name of this package, of `jitflow.nn`, `jitflow.linalg` or `jitflow.random`.
 
 Build a graph from `placeholder`, `variable`, `constant` and the functions of the array API standard, compile it with
 `Session`, check it against the numpy oracle with `interpret` and `compare`, differentiate it with `gradients`.

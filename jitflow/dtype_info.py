@@ -56,7 +56,7 @@ class IntegerInfo:
 
 
 #: The kinds of the standard, each with the letters of `DType.kind` it stands for.
-_KINDS = {
+KINDS = {
     "bool": "b",
     "signed integer": "i",
     "unsigned integer": "u",
@@ -164,9 +164,9 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     if isinstance(kind, tuple):
         return any(isdtype(of, k) for k in kind)
     if isinstance(kind, str):
-        if kind not in _KINDS:
-            raise DTypeError(f"isdtype: {kind!r} is no kind of dtypes; there are {', '.join(map(repr, _KINDS))}")
-        return of.kind in _KINDS[kind]
+        if kind not in KINDS:
+            raise DTypeError(f"isdtype: {kind!r} is no kind of dtypes; there are {', '.join(map(repr, KINDS))}")
+        return of.kind in KINDS[kind]
     return of is as_dtype(kind)
 
 

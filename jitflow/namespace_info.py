@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jitflow.dtype_info import KINDS
 from jitflow.dtypes import (
     DType,
     bool_,
@@ -22,19 +23,8 @@ from jitflow.errors import GraphError
 from jitflow.ops.axes import DEVICE, check_device
 from jitflow.types import MAX_RANK
 
-_SIGNED = (int8, int16, int32, int64)
-_UNSIGNED = (uint8, uint16, uint32, uint64)
-_FLOATING = (float32, float64)
 #: float16 and bfloat16 are no dtypes of the standard, and complex numbers there are none yet.
-_KINDS: dict[str, tuple[DType, ...]] = {
-    "bool": (bool_,),
-    "signed integer": _SIGNED,
-    "unsigned integer": _UNSIGNED,
-    "integral": (*_SIGNED, *_UNSIGNED),
-    "real floating": _FLOATING,
-    "complex floating": (),
-    "numeric": (*_SIGNED, *_UNSIGNED, *_FLOATING),
-}
+_DTYPES = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64)
 
 
 class NamespaceInfo:
@@ -93,11 +83,11 @@ class NamespaceInfo:
         ['float32', 'float64']
         """
         check_device(device, "dtypes")
-        kinds = tuple(_KINDS) if kind is None else (kind,) if isinstance(kind, str) else kind
+        kinds = tuple(KINDS) if kind is None else (kind,) if isinstance(kind, str) else kind
         for k in kinds:
-            if k not in _KINDS:
-                raise GraphError(f"dtypes: unknown kind {k!r}; kinds are {', '.join(map(repr, _KINDS))}")
-        return {d.name: d for d in (*_KINDS["bool"], *_KINDS["numeric"]) if any(d in _KINDS[k] for k in kinds)}
+            if k not in KINDS:
+                raise GraphError(f"dtypes: unknown kind {k!r}; kinds are {', '.join(map(repr, KINDS))}")
+        return {d.name: d for d in _DTYPES if any(d.kind in KINDS[k] for k in kinds)}
 
 
 def array_namespace_info() -> NamespaceInfo:
