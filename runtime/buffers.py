@@ -35,6 +35,8 @@ ALIGNMENT = 64
 #: From here on an arena asks for 2 MiB pages: below, the page tables fit the TLB anyway.
 HUGE_FROM = 4 << 20
 HUGE_PAGE = 2 << 20
+#: Bytes of pages that are asked for in one go: some milliseconds, after which Ctrl-C is noticed.
+TOUCHED_AT_ONCE = 16 << 20
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -50,6 +52,18 @@ class Arena:
         self._memory: object
         self._memory, self.address = allocate_guarded(nbytes, ALIGNMENT) if guard else _allocate(nbytes)
         self.nbytes = nbytes
+        if nbytes >= HUGE_FROM and not guard:
+            self._touch()
+
+    def _touch(self) -> None:
+        """Have the system clear every page now.
+
+        A kernel that writes here and there would wait for nearly all of them between two looks at whether to stop.
+        """
+        pages = np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.address))[:: mmap.PAGESIZE]
+        step = TOUCHED_AT_ONCE // mmap.PAGESIZE
+        for k in range(0, pages.size, step):
+            pages[k : k + step] = 0
 
     def poison(self) -> None:
         """Fill the arena with bytes 0xFF: NaN in every float type, so that a value read before written shows."""
@@ -183,7 +197,7 @@ class ArenaPool:
                         # Free the old one first: both at once may not fit.
                         self._fill_slot(None)
                         self._fill_slot(Arena(arena_size(nbytes)))
-                except OutOfMemoryError:
+                except BaseException:  # no memory, or Ctrl-C
                     self.slot.python_busy = 0
                     raise
                 assert self._slot_arena is not None

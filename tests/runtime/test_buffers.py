@@ -5,7 +5,10 @@ from __future__ import annotations
 import array as stdlib_array
 import ctypes
 import math
+import mmap
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +31,10 @@ from jitflow.dtypes import (
     uint64,
 )
 from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
+from runtime import buffers
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 from runtime.buffers import (
+    Arena,
     ArenaPool,
     aligned_array,
     arena_size,
@@ -161,6 +166,34 @@ def test_a_closed_pool_refuses_leases_and_frees_what_comes_back() -> None:
     for nbytes in (0, 100):
         with pytest.raises(ClosedError, match="the session is closed"):
             pool.lease(nbytes).__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_pages_of_a_large_arena_are_there_before_a_run() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    pool = ArenaPool()
+    with pool.lease(64 << 20):
+        assert resident() - before > 60 << 20
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OutOfMemoryError])
+def test_the_slot_is_free_again_when_no_arena_could_be_made(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(nbytes: int) -> Arena:
+        raise error
+
+    pool = ArenaPool()
+    with monkeypatch.context() as patch:
+        patch.setattr(buffers, "Arena", fails)
+        with pytest.raises(error), pool.lease(5000):
+            pass
+    assert pool.slot.python_busy == 0
+    with pool.lease(5000) as address:
+        assert address == pool.slot.base
 
 
 def test_threads_never_share_an_arena() -> None:
