@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NoReturn, ParamSpec, TypeAlias
+from typing import Any, NoReturn, ParamSpec
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from jitflow.ops import (
     selection,
     sorting,
 )
-from jitflow.ops.axes import DEVICE, check_device
+from jitflow.ops.axes import DEVICE, Axis, check_device
 from jitflow.ops.matmul import matmul
 from jitflow.public import SPACES
 from jitflow.types import SymDim, element_count, public_dim, shape_text
@@ -48,7 +48,6 @@ from jitflow.types import SymDim, element_count, public_dim, shape_text
 P = ParamSpec("P")
 #: Versions of the array API standard that `jitflow` answers to; each extends the one before.
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
-Axis: TypeAlias = "int | tuple[int, ...] | None"
 _LOCK = threading.Lock()
 
 

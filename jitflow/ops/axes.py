@@ -14,6 +14,8 @@ from jitflow.graph import located
 from jitflow.simplify import evaluate_index
 from jitflow.types import Shape, as_shape, shape_text
 
+#: What users give for the axes of a reduction: one, several, or (None) all.
+Axis: TypeAlias = "int | tuple[int, ...] | None"
 #: The values of symbolic dims in one run, as numpy rules get them.
 Dims: TypeAlias = Mapping[Var, int]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from jitflow.dtypes import bool_, float64, int64
 from jitflow.graph import Node, Operand, as_node, make_constant
-from jitflow.ops.axes import as_flag, as_number
+from jitflow.ops.axes import Axis, as_flag, as_number
 from jitflow.ops.cast import as_dtype_of, promoted
 from jitflow.ops.compare import equal, isfinite, isnan, less_equal_op, not_equal_op
 from jitflow.ops.elementwise import abs_op, add_op, multiply_op, subtract_op
 from jitflow.ops.logic import logical_and_op, logical_not_op, logical_or_op
 from jitflow.ops.movement import reshape_to
 from jitflow.ops.rearranging import ravel
-from jitflow.ops.reduce import Axis, all, any, sum
+from jitflow.ops.reduce import all, any, sum
 from jitflow.ops.sorting import searchsorted, sort
 from jitflow.public import public
 from jitflow.types import same_shape

@@ -6,7 +6,7 @@ Halves are taken as float32 and rounded once, at the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from jitflow.dtypes import DType, float64, float_of, int64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.expr import as_index
 from jitflow.graph import Node, Operand, as_node, constant_op, located, make_constant
-from jitflow.ops.axes import as_flag, normalize_axes
+from jitflow.ops.axes import Axis, as_flag, normalize_axes
 from jitflow.ops.broadcast import kept_shape
 from jitflow.ops.cast import as_dtype_of
 from jitflow.ops.compare import equal, greater_equal
@@ -30,8 +30,6 @@ from jitflow.ops.widen import widened_dtype
 from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, Shape, dim_of, element_count, shape_text
-
-Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 #: What to give for a position between two elements.
 METHODS = ("linear", "lower", "higher", "midpoint", "nearest")

@@ -16,7 +16,7 @@ from jitflow.errors import DTypeError, ShapeError
 from jitflow.expr import as_index
 from jitflow.expr import maximum as larger
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
-from jitflow.ops.axes import as_number, normalize_axes, normalize_axis
+from jitflow.ops.axes import Axis, as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import (
     check_axes,
     kept_shape,
@@ -41,7 +41,6 @@ from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import TensorType, element_count, shape_text, unify
 
-Axis: TypeAlias = "int | tuple[int, ...] | None"
 Axes: TypeAlias = tuple[int, ...]
 
 
