@@ -23,7 +23,7 @@ from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.padding import pad_op
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, fitting_count, window_extent, windows_op
+from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, numpy_places, window_extent, windows_op
 from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import (
@@ -207,15 +207,12 @@ def _numpy_conv(
     dtype = as_dtype(x.dtype)
     x, w, *bias_ = (wide(t, dtype) for t in (x, w, *bias))
     x = np.pad(x, [(0, 0), (0, 0), *(known_shape(pair, dims) for pair in padding)])
-    each = zip(x.shape[2:], w.shape[2:], strides, dilations, strict=True)
-    counts = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in each]
+    counts = numpy_counts(x.shape[2:], w.shape[2:], strides, dilations)
     out = np.zeros((x.shape[0], groups, w.shape[0] // groups, *counts), x.dtype)
     own = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     with np.errstate(all="ignore"):
         for at in np.ndindex(*w.shape[2:]):
-            steps = zip(at, counts, strides, dilations, strict=True)
-            window: Any = (..., *(np.s_[k * d : k * d + (c - 1) * s + 1 : s] for k, c, s, d in steps))
-            read = x[window].reshape(x.shape[0], groups, w.shape[1], *counts)
+            read = x[numpy_places(at, counts, strides, dilations)].reshape(x.shape[0], groups, w.shape[1], *counts)
             out += np.einsum("ngc...,goc->ngo...", read, own[(..., *at)])
         out = out.reshape(x.shape[0], w.shape[0], *counts)
         for t in bias_:

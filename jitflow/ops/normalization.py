@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,13 @@ def _floats_with_scale(*xs: Operand | None) -> list[Node]:
     if scale is None and bias is not None:
         nodes.insert(-1, full(nodes[-1].shape, 1, dtype=nodes[-1].dtype))
     return nodes
+
+
+def _numpy_affine(out: Array, affine: tuple[Array, ...], shape: Sequence[int]) -> Array:
+    """Return `out` times the scale, plus the bias, if they are given, each in `shape`."""
+    for fn, t in zip((np.multiply, np.add), affine, strict=False):
+        out = fn(out, t.reshape(shape))
+    return out
 
 
 # ---- layer_norm
@@ -94,9 +101,7 @@ def _numpy_layer_norm(x: Array, *affine: Array, axes: tuple[int, ...], eps: floa
     deviation = x - x.sum(axis=axes, keepdims=True) / count
     out = deviation / np.sqrt((deviation * deviation).sum(axis=axes, keepdims=True) / count + eps)
     shape = [n if k in axes else 1 for k, n in enumerate(x.shape)]
-    if affine:
-        out = out * affine[0].reshape(shape)
-    return out + affine[1].reshape(shape) if len(affine) > 1 else out
+    return _numpy_affine(out, affine, shape)
 
 
 def _vjp_layer_norm(ct: Node, out: Node, x: Node, *affine: Node, axes: tuple[int, ...], eps: float) -> tuple[Node, ...]:
@@ -215,7 +220,7 @@ def _numpy_rms_norm(x: Array, *affine: Array, axes: tuple[int, ...], eps: float)
     count = np.prod([x.shape[a] for a in axes])
     out = x / np.sqrt((x * x).sum(axis=axes, keepdims=True) / count + eps)
     shape = [n if k in axes else 1 for k, n in enumerate(x.shape)]
-    return out * affine[0].reshape(shape) if affine else out
+    return _numpy_affine(out, affine, shape)
 
 
 def _samples_rms_norm(rng: np.random.Generator) -> Iterator[Sample]:
@@ -336,9 +341,7 @@ def _numpy_group_norm(x: Array, *affine: Array, groups: int, eps: float) -> Any:
         deviation = part - part.sum(axis=axes, keepdims=True) / n
         out[:, own] = deviation / np.sqrt((deviation * deviation).sum(axis=axes, keepdims=True) / n + eps)
     shape = (-1, *(1 for _ in x.shape[2:]))
-    if affine:
-        out = out * affine[0].reshape(shape)
-    return out + affine[1].reshape(shape) if len(affine) > 1 else out
+    return _numpy_affine(out, affine, shape)
 
 
 def _samples_group_norm(rng: np.random.Generator) -> Iterator[Sample]:
@@ -471,9 +474,7 @@ def _expand_batch_norm(x: Node, mean: Node, var: Node, *affine: Node, eps: float
 def _numpy_batch_norm(x: Array, mean: Array, var: Array, *affine: Array, eps: float) -> Any:
     shape = (-1, *(1 for _ in x.shape[2:]))
     out = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)
-    if affine:
-        out = out * affine[0].reshape(shape)
-    return out + affine[1].reshape(shape) if len(affine) > 1 else out
+    return _numpy_affine(out, affine, shape)
 
 
 def _samples_batch_norm(rng: np.random.Generator) -> Iterator[Sample]:

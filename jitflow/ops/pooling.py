@@ -19,7 +19,7 @@ from jitflow.ops.elementwise import divide_op
 from jitflow.ops.fold import identity_of
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
-from jitflow.ops.windows import Numbers, fitting_count, windows
+from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, windows
 from jitflow.public import public
 from jitflow.types import TensorType, add_dims, dim_text, shape_text
 
@@ -49,7 +49,7 @@ def _windowed(x: Node, window: Numbers, strides: Numbers, padding: Pairs, fill: 
 def _over_windows(x: Array, window: Numbers, strides: Numbers, padding: Pairs, fill: float, fold: Any) -> Array:
     """Return `fold` of each window of `x`, padded with `fill`, one after the other."""
     x = np.pad(x, [(0, 0), (0, 0), *padding], constant_values=fill)
-    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], window, strides, strict=True)]
+    counts = numpy_counts(x.shape[2:], window, strides, (1,) * len(window))
     out = np.empty((*x.shape[:2], *counts), x.dtype)
     axes = tuple(range(2, x.ndim))
     for place in np.ndindex(*counts):

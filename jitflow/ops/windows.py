@@ -83,18 +83,19 @@ def _element_windows(index: Index, x: Reader, *, sizes: Shape, strides: Numbers,
 def _numpy_windows(x: Array, *, sizes: Shape, strides: Numbers, dilations: Numbers, dims: Dims) -> Array:
     window, spatial = known_shape(sizes, dims), len(sizes)
     lead = x.shape[: x.ndim - spatial]
-    counts = _counts(x.shape[len(lead) :], window, strides, dilations)
+    counts = numpy_counts(x.shape[len(lead) :], window, strides, dilations)
     out = np.empty((*lead, *window, *counts), x.dtype)
     for at in np.ndindex(*window):
-        out[(..., *at, *(slice(None),) * spatial)] = x[_places(at, counts, strides, dilations)]
+        out[(..., *at, *(slice(None),) * spatial)] = x[numpy_places(at, counts, strides, dilations)]
     return out
 
 
-def _counts(shape: Numbers, sizes: Numbers, strides: Numbers, dilations: Numbers) -> Numbers:
+def numpy_counts(shape: Numbers, sizes: Numbers, strides: Numbers, dilations: Numbers) -> Numbers:
+    """Return how many windows fit along each axis of an array of `shape`."""
     return tuple((n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(shape, sizes, strides, dilations, strict=True))
 
 
-def _places(at: Numbers, counts: Numbers, strides: Numbers, dilations: Numbers) -> Any:
+def numpy_places(at: Numbers, counts: Numbers, strides: Numbers, dilations: Numbers) -> Any:
     """Return where the windows have their elements `at`, as an index of the whole array."""
     each = zip(at, counts, strides, dilations, strict=True)
     return (..., *(np.s_[k * d : k * d + (c - 1) * s + 1 : s] for k, c, s, d in each))
@@ -186,7 +187,7 @@ def _numpy_fold(x: Array, *, shape: Shape, strides: Numbers, dilations: Numbers,
     out = np.zeros((*x.shape[: -2 * spatial], *to), x.dtype)
     with np.errstate(all="ignore"):
         for at in np.ndindex(*sizes):
-            out[_places(at, counts, strides, dilations)] += x[(..., *at, *(slice(None),) * spatial)]
+            out[numpy_places(at, counts, strides, dilations)] += x[(..., *at, *(slice(None),) * spatial)]
     return out
 
 
@@ -194,7 +195,7 @@ def _samples_fold(rng: np.random.Generator) -> Iterator[Sample]:
     for shape, sizes, strides, dilations in _CASES:
         spatial = len(sizes)
         lead, own = shape[: len(shape) - spatial], shape[len(shape) - spatial :]
-        counts = _counts(own, sizes, strides, dilations)
+        counts = numpy_counts(own, sizes, strides, dilations)
         attrs = {"shape": own, "strides": strides, "dilations": dilations}
         yield Sample((draw(rng, float64, *lead, *sizes, *counts),), attrs)
     for dtype in FLOATS:
