@@ -1,11 +1,11 @@
 """Let loops that may run for long ask now and then whether the run is to be given up.
 
 Before                         After
-    parallel i in m:               parallel i in m poll max(1, 2000000 // (n // 64 * 5 + 3)):
-      serial c in n // 64:           serial c in n // 64 poll 500000:
+    parallel i in m:               parallel i in m poll max(1, 500000 // (n // 64 * 5 + 3)):
+      serial c in n // 64:           serial c in n // 64 poll 125000:
         acc[...] = ...                 acc[...] = ...
 
-Loops that take less than a millisecond or two are left alone. How often the others poll follows from the estimate of
+Loops that take less than half a millisecond are left alone. How often the others poll follows from the estimate of
 `lowering.analysis.cost`: so rarely that nobody notices.
 """
 
@@ -15,8 +15,9 @@ from jitflow.expr import Const, Expr
 from lowering.analysis.cost import Costs, iterations_within
 from lowering.loop_ir import Body, For, If, Kernel, Stmt, While, map_body
 
-#: The work, in nanoseconds by estimate, that may be done without a look at whether to go on.
-WORK_BETWEEN_POLLS = 2_000_000
+#: The work, in nanoseconds by estimate, that may be done without a look at whether to go on. Where the system has to
+#: clear fresh pages on the way, it takes a hundred times as long.
+WORK_BETWEEN_POLLS = 500_000
 
 
 def poll(kernel: Kernel) -> Kernel:
