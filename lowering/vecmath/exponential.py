@@ -68,7 +68,7 @@ def exp(b: Builder, x: Var) -> Expr:
 
 def exp_and_rest(b: Builder, x: Var) -> tuple[Var, Expr]:
     """Return e^x, and what rounding it lost, relative to it."""
-    e = _reduced(b, x, 1.0)
+    e = _reduced(b, x, 1.0, cancels=True)
     common = b.let(compare("lt", absolute(x), 708.0 if b.wide else 86.5), "common")
     part = b.let(e.high + e.small, "part")
     p = b.let(1.0 + part, "p")
@@ -117,7 +117,7 @@ def within_range(b: Builder, x: Expr, value: Expr, bounds: tuple[float, float]) 
 def expm1(b: Builder, x: Var) -> Expr:
     """e^x - 1 = 2^n (e^r - 1) + (2^n - 1), with what rounding loses of the sum of the two largest terms."""
     magic = b.format.magic
-    e = _reduced(b, x, 1.0)
+    e = _reduced(b, x, 1.0, cancels=True)
     common = b.let(compare("lt", absolute(x), 708.0 if b.wide else 87.0), "common")
     # The exponent's bias comes with the number that rounds, so one shift makes the power.
     power = b.let(b.from_bits(b.bits(e.n + (magic + b.format.bias)) << (b.format.digits - 1)), "power")
@@ -173,16 +173,16 @@ class _Exponential(NamedTuple):
     small: Var
 
 
-def _reduced(b: Builder, x: Var, sign: float) -> _Exponential:
-    """Return the parts of e^z for z = `sign` * x."""
+def _reduced(b: Builder, x: Var, sign: float, *, cancels: bool = False) -> _Exponential:
+    """Return the parts of e^z for z = `sign` * x. `cancels`: 1 is to be taken from it."""
     ln2_high, ln2_low = LN2_F64 if b.wide else LN2_F32
     shifted = b.let(b.mad(sign * _LOG2_E, x, b.format.magic), "shifted")
     n = b.let(shifted - b.format.magic, "n")
     high = b.let(b.mad(-ln2_high, n, x if sign > 0 else -x), "high")
     low: Expr = b.let(n * -ln2_low, "low")
     r = b.let(high + low, "r")
-    if b.wide:
-        # What rounding r changes of r^2 / 2; f32 has the room for it.
+    if b.wide or cancels:
+        # What rounding r changes of r^2 / 2; of e^z itself it is nothing that f32 has no room for.
         low = b.mad(low - (r - high), r, low)
     r2 = b.let(r * r, "r2")
     q = b.polynomial(r, r2, _EXP_F64) if b.wide else b.horner(r, _EXP_F32)
