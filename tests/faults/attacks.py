@@ -529,7 +529,7 @@ BUILDING: list[Row] = [
     ("jf.random.uniform(key, low=1, high=0)", Graph, "low must be less than high"),
     ("jf.random.uniform(key, high=float('nan'))", Graph, "uniform"),
     ("jf.random.uniform(key, low='a')", DType, "uniform: low and high must be a number"),
-    ("jf.random.randint(key, 5, 5)", Graph, "no integers"),
+    ("jf.random.randint(key, 5, 5)", Graph, "randint: low must be less than high"),
     ("jf.random.randint(key, 0, 2**64)", Bounds, "no integers"),
     ("jf.random.randint(key, 0.5, 3)", DType, "low and high must be ints"),
     ("jf.random.bits(key, dtype=jf.float32)", DType, "bits"),
