@@ -8,10 +8,11 @@ is that of `jitflow.expr.Reduce`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jitflow.expr import (
     INDEX,
+    Binary,
     Buffer,
     Expr,
     Load,
@@ -20,11 +21,13 @@ from jitflow.expr import (
     const_index,
 )
 from jitflow.graph import Node
+from jitflow.record import map_children
 from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, For, If, Let, Stmt, Store
 from lowering.nest import nest, over_lanes, position_on, row_position
 from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
+from lowering.renew import renew
 from lowering.signature import Signature, store_output, store_outputs
 from lowering.trace import Element, Emitter, Subscripts, flat_index, substitute_all
 
@@ -129,8 +132,16 @@ def _lanes_pass(
 
     def step(lane: Expr, k: Expr) -> Body:
         """Return the work at inner position `k` for accumulator lane `lane`."""
+        if isinstance(k, Var):
+            return work(lane, k)
+        # A variable has the bounds of the axis, which `k` may not show; by them rows are known to be the same.
+        position = Var(axis.var.name, INDEX, floor=0)
+        return tuple(_plain(x) for x in renew(work(lane, position), {position: k}))
+
+    def work(lane: Expr, k: Var) -> Body:
+        """Return the work at position `k` of the inner axis."""
         at_k: dict[Var, Expr] = {axis.var: k, **outer_vars}
-        inside = {**_extents(group, axis, k), **{a.var: a.extent for a in outer}}
+        inside = {a.var: a.extent for a in (*group.rows, *outer)} | {k: axis.extent}
 
         def moved(element: Element) -> Subscripts:
             return tuple(substitute_all(i, at_k) for i in element[1])
@@ -192,9 +203,6 @@ def _lanes_pass(
     return out
 
 
-def _extents(group: FusionGroup, axis: Axis, k: Expr) -> dict[Var, Expr]:
-    """Return the bounds of the group's axes, with `k` in the place of `axis` if it is a variable."""
-    extents = {a.var: a.extent for a in group.rows}
-    if isinstance(k, Var):
-        extents[k] = axis.extent
-    return extents
+def _plain(x: Any) -> Any:
+    """Return statement or expression `x` with its indices simplified."""
+    return simplify_index(x) if isinstance(x, Binary) and x.type is INDEX else map_children(_plain, x)
