@@ -10,7 +10,7 @@ import numpy as np
 
 from jitflow.errors import DeviceError, DTypeError, OutOfBoundsError, ShapeError, StaticIndexError
 from jitflow.expr import Expr, Var, as_index
-from jitflow.graph import located
+from jitflow.graph import Node, Operand, as_node, located
 from jitflow.simplify import evaluate_index
 from jitflow.types import Shape, as_shape, shape_text
 
@@ -46,6 +46,22 @@ def check_axis(what: str, axis: int, shape: Shape) -> None:
     """Raise ShapeError unless `axis` is one of 0 .. rank - 1 of `shape`."""
     if not 0 <= axis < len(shape):
         raise ShapeError(f"{what}: axis {axis} is out of range for {shape_text(shape)}")
+
+
+def check_matrices(what: str, shape: Shape) -> None:
+    """Raise ShapeError unless a tensor of `shape` has the two axes of a matrix."""
+    if len(shape) < 2:
+        raise ShapeError(f"{what}: at least two axes are needed, got {shape_text(shape)}")
+
+
+def as_matrices(x: Operand, what: str) -> Node:
+    """Return `x` as a node of two axes or more; ShapeError for fewer."""
+    node = as_node(x)
+    try:
+        check_matrices(what, node.shape)
+    except ShapeError as error:
+        raise located(error) from None
+    return node
 
 
 def as_int(x: Any, what: str) -> int:

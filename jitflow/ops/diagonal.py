@@ -10,8 +10,8 @@ import numpy as np
 from jitflow.dtypes import SUPPORTED, float64
 from jitflow.errors import ShapeError
 from jitflow.expr import Expr, as_index, const, eq, maximum, minimum, select
-from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located, within
-from jitflow.ops.axes import as_int
+from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, define_op, within
+from jitflow.ops.axes import as_int, as_matrices, check_matrices
 from jitflow.ops.reduce import sum
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import Array, draw
@@ -21,8 +21,7 @@ from jitflow.types import MAX_ELEMENTS, Dim, TensorType, fold_dim, shape_text, u
 
 
 def _infer_diagonal(x: TensorType) -> TensorType:
-    if x.rank < 2:
-        raise ShapeError(f"diagonal: at least two axes are needed, got {shape_text(x.shape)}")
+    check_matrices("diagonal", x.shape)
     n = unify(x.shape[-2], x.shape[-1], f"diagonal of {shape_text(x.shape)}: the last two axes must agree")
     return TensorType(x.dtype, (*x.shape[:-2], n))
 
@@ -109,10 +108,8 @@ def diagonal(x: Operand, /, *, offset: int = 0) -> Node:
     >>> jf.interpret(jf.linalg.diagonal(jf.constant([[1, 2, 3], [4, 5, 6]]), offset=1), {})
     array([2, 6])
     """
-    node = as_node(x)
+    node = as_matrices(x, "diagonal")
     rank = len(node.shape)
-    if rank < 2:
-        raise located(ShapeError(f"diagonal: at least two axes are needed, got {shape_text(node.shape)}"))
     n, m = node.shape[-2:]
     k = reachable(as_int(offset, "diagonal: offset"))
     down, right = (-k, 0) if k < 0 else (0, k)

@@ -9,7 +9,7 @@ from jitflow.dtypes import DType, float64, int64
 from jitflow.errors import GraphError, ShapeError
 from jitflow.expr import as_index, maximum
 from jitflow.graph import Node, OpDef, Operand, as_node, located, make_constant
-from jitflow.ops.axes import as_flag, as_int, check_device, checked_shape
+from jitflow.ops.axes import as_flag, as_int, as_matrices, check_device, checked_shape
 from jitflow.ops.broadcast import broadcast_to
 from jitflow.ops.cast import as_dtype_of, checked_dtype
 from jitflow.ops.compare import equal_op, greater_equal_op
@@ -259,9 +259,7 @@ def eye(
 
 
 def _triangle(what: str, x: Operand, k: int, upper: bool) -> Node:
-    node = as_node(x)
-    if len(node.shape) < 2:
-        raise located(ShapeError(f"{what}: at least two axes are needed, got {shape_text(node.shape)}"))
+    node = as_matrices(x, what)
     fill = 0.0 if node.dtype.is_float else False if node.dtype.is_bool else 0
     return triangle_op(node, k=reachable(as_int(k, f"{what}: k")), upper=upper, fill=fill)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jitflow.dtypes import as_dtype, float32, float64
 from jitflow.errors import DTypeError, GraphError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located, make_constant
-from jitflow.ops.axes import as_flag, as_int, as_number, normalize_axes, normalize_axis
+from jitflow.ops.axes import as_flag, as_int, as_matrices, as_number, normalize_axes, normalize_axis
 from jitflow.ops.broadcast import broadcast_to, check_axes, kept_shape, reduce_over, reduce_sum_op, reduced_shape
 from jitflow.ops.cast import as_dtype_of, as_float, as_numbers, cast_array, check_kinds, promoted
 from jitflow.ops.compare import equal_op, not_equal_op
@@ -398,9 +398,7 @@ def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float
     >>> jf.interpret(jf.linalg.matrix_norm(jf.constant([[3.0, 0.0], [0.0, 4.0]])), {})
     array(5.)
     """
-    node = as_float(x)
-    if node.type.rank < 2:
-        raise located(ShapeError(f"matrix_norm: at least two axes are needed, got {shape_text(node.shape)}"))
+    node = as_float(as_matrices(x, "matrix_norm"))
     if ord == "fro":
         return vector_norm(node, axis=(-2, -1), keepdims=keepdims)
     if isinstance(ord, str) or (ord not in (1, -1) and not math.isinf(ord)):

@@ -15,7 +15,7 @@ from jitflow.dtypes import SUPPORTED, float32, float64
 from jitflow.errors import DTypeError, LimitError, ShapeError
 from jitflow.expr import Expr, as_index, const_index, select
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op, located
-from jitflow.ops.axes import as_int, checked_shape, known_shape, normalize_axes, normalize_axis, row_major
+from jitflow.ops.axes import as_int, as_matrices, checked_shape, known_shape, normalize_axes, normalize_axis, row_major
 from jitflow.ops.testdata import draw
 from jitflow.public import public
 from jitflow.simplify import same_index, simplify_index
@@ -307,10 +307,8 @@ def matrix_transpose(x: Operand, /) -> Node:
     >>> jf.matrix_transpose(jf.zeros((5, 2, 3))).shape
     (5, 3, 2)
     """
-    node = as_node(x)
+    node = as_matrices(x, "matrix_transpose")
     rank = len(node.shape)
-    if rank < 2:
-        raise located(ShapeError(f"matrix_transpose: at least two axes are needed, got {shape_text(node.shape)}"))
     return permute_dims(node, (*range(rank - 2), rank - 1, rank - 2))
 
 

@@ -11,13 +11,13 @@ from jitflow.dtypes import SUPPORTED, float64
 from jitflow.errors import ShapeError
 from jitflow.expr import Expr, const, select
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op
+from jitflow.ops.axes import check_matrices
 from jitflow.ops.testdata import Array, draw
-from jitflow.types import TensorType, shape_text
+from jitflow.types import TensorType
 
 
 def _infer(x: TensorType, *, k: int, upper: bool, fill: bool | int | float) -> TensorType:
-    if x.rank < 2:
-        raise ShapeError(f"triangle: at least two axes are needed, got {shape_text(x.shape)}")
+    check_matrices("triangle", x.shape)
     return x
 
 
