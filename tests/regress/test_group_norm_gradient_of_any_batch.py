@@ -1,4 +1,4 @@
-"""A row that is reshaped and back is known to be the same row at every place of its lanes, with a symbolic batch too."""
+"""A row that is reshaped and back is known to be the same row at each place of its lanes, with a symbolic batch too."""
 
 from __future__ import annotations
 
