@@ -89,11 +89,11 @@ m, a = jf.placeholder("m", jf.int64, ("r", "k")), jf.placeholder("a", jf.float32
 q, s = jf.placeholder("q", jf.float32, ("k", "c")), jf.placeholder("s", jf.float32, ("n",))
 w = jf.variable("w", np.arange(4))
 walk = p
-for _ in range(250):
+for _ in range(20):
     walk = jf.take(p, walk)
-square, cycle = np.ones((4096, 4096), F32), np.random.default_rng(0).permutation(1 << 20)
+square, cycle = np.ones((4096, 4096), F32), np.random.default_rng(0).permutation(1 << 22)
 noise = np.random.default_rng(0).random(1 << 23, F32)
-rows = jf.astype(chain(m, 16) % 7, jf.float32)
+rows = jf.astype(chain(m, 8) % 7, jf.float32)
 kinds = {
     "elementwise": (chain(x, 16) + jf.sum(w), [x], [LONG]),
     "reduction of a line": (jf.sum(chain(x, 16)), [x], [LONG]),

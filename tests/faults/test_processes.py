@@ -53,7 +53,7 @@ def test_every_bad_call_ends_in_the_error_promised_and_breaks_nothing(part: str)
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    assert re.fullmatch(r"[0-9]+ attacks, 0 failed\n", done.stdout)
+    assert re.fullmatch(r"[1-9][0-9]+ attacks, 0 failed\n", done.stdout)
 
 
 FORKS = """
@@ -71,7 +71,7 @@ def busy():
 threads = [threading.Thread(target=busy) for _ in range(2)]
 for t in threads: t.start()
 failed = 0
-for round in range(10):
+for round in range(5):
     time.sleep(0.02)
     child = os.fork()
     if child == 0:
