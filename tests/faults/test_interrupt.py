@@ -114,7 +114,8 @@ for name, (y, ins, arrays) in kinds.items():
         want = jf.interpret(y, dict(zip(ins, small)))
         for native in (True, False):
             f = session.function(ins, y, native=native)
-            came[f"{name}, {'compiled' if native else 'portable'}"] = interrupted(lambda: f(*arrays), clock=time.process_time)
+            entry = "compiled" if native else "portable"
+            came[f"{name}, {entry}"] = interrupted(lambda: f(*arrays), clock=time.process_time)
             # It works as before, and neither inputs nor variables have changed.
             assert all((array[..., ::1001] == b).all() for array, b in zip(arrays, before))
             np.testing.assert_allclose(f(*small), want, rtol=1e-5)
