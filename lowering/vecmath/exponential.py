@@ -68,7 +68,7 @@ def exp(b: Builder, x: Var) -> Expr:
 
 def exp_and_rest(b: Builder, x: Var) -> tuple[Var, Expr]:
     """Return e^x, and what rounding it lost, relative to it."""
-    e = _reduced(b, x, 1.0, cancels=True)
+    e = _reduced(b, x, 1.0)
     common = b.let(compare("lt", absolute(x), 708.0 if b.wide else 86.5), "common")
     part = b.let(e.high + e.small, "part")
     p = b.let(1.0 + part, "p")
