@@ -15,6 +15,10 @@ __all__ = sorted(_FUNCTIONS)
 globals().update(_FUNCTIONS)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     # For tools that do not run the code: there may be more names than they see.
     raise AttributeError(f"module 'jitflow.random' has no attribute {name!r}")
