@@ -227,7 +227,8 @@ def _fold(node: Node) -> Node | None:
     extra: dict[str, Any] = {"dims": {}} if op.needs_dims else {}
     arrays = [x.attr("value").array for x in node.inputs]
     try:
-        value = np.asarray(op.numpy(*arrays, **dict(node.attrs), **extra))
+        with np.errstate(all="ignore"):
+            value = np.asarray(op.numpy(*arrays, **dict(node.attrs), **extra))
     except (JitflowError, KeyError):
         # An index out of range, or an attribute with a symbolic dim.
         return None

@@ -454,3 +454,10 @@ def test_cut_replaces_fed_nodes_everywhere() -> None:
     sources: list[Node] = [n for n in toposort([new.node]) if n.op.source]
     assert [n.op.name for n in sources] == ["placeholder"]
     assert sources[0] is not x.node
+
+
+def test_folding_overflows_in_silence_as_a_run_does() -> None:
+    big = jf.constant(np.full(3, 1e300))
+    y = jf.cumulative_prod(big)
+    (dx,) = jf.gradients(jf.sum(y), [big])
+    assert jf.Session(dx).run(dx).tolist()[0] == float("inf")
