@@ -532,24 +532,27 @@ class Session:
         number_nodes(toposort((*fetches, *inputs), set(inputs)), names)
         return names
 
-    def _value(self, node: Node, names: Mapping[Node, str]) -> np.ndarray[Any, Any]:
-        """Return the array of a variable, a constant, or a node that depends on these alone."""
-        found = self._values.get(node)
-        if found is None:
-            found = node.attr("value").array if node.op.source else self._compute(node, names)
+    def _evaluate(self, nodes: Iterable[Node], names: Mapping[Node, str]) -> None:
+        """Make the arrays of variables, constants, and nodes that depend on these alone."""
+        new = [n for n in dict.fromkeys(nodes) if n not in self._values]
+        computed = [n for n in new if not n.op.source]
+        arrays = dict(zip(computed, self._compute(computed, names), strict=True))
+        for node in new:
+            found = arrays[node] if node in arrays else node.attr("value").array
             found = np.require(found, requirements=["C", "A"])
             if self._config.debug_guard:
                 moved = aligned_array(found.shape, node.dtype, guard=True)
                 np.copyto(moved, found)
                 found = moved
             self._values[node] = found
-        return found
 
-    def _compute(self, node: Node, names: Mapping[Node, str]) -> np.ndarray[Any, Any]:
-        """Run the init program of one constant node: compiled, so that folded and computed values are the same."""
+    def _compute(self, nodes: Sequence[Node], names: Mapping[Node, str]) -> list[np.ndarray[Any, Any]]:
+        """Run the init program of constant nodes: compiled, so that folded and computed values are the same."""
+        if not nodes:
+            return []
         log = CompileLog(self._config, self._times)
         program = lower(
-            [node],
+            nodes,
             [],
             [],
             [],
@@ -561,19 +564,18 @@ class Session:
             check=self._config.verify,
             clock=log.clock,
         )
-        (value,) = self._run_once(program, log)
-        return value
+        return self._run_once(program, log)
 
     def _consts(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
         """Return the constants of `program`, packing those that no program of this session has packed before."""
+        self._evaluate((c.node if isinstance(c, Packed) else c for c in program.plan.consts), program.names)
         missing = [c for c in program.plan.consts if isinstance(c, Packed) and (c.node, c.layout) not in self._packed]
         if missing:
             packing = pack_program(missing, program.names, self._target, log.clock)
             for c, array in zip(missing, self._run_once(packing, log), strict=True):
                 self._packed[c.node, c.layout] = array
         return [
-            self._packed[c.node, c.layout] if isinstance(c, Packed) else self._value(c, program.names)
-            for c in program.plan.consts
+            self._packed[c.node, c.layout] if isinstance(c, Packed) else self._values[c] for c in program.plan.consts
         ]
 
     def _run_once(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:

@@ -281,3 +281,16 @@ def test_code_for_another_machine_is_never_loaded() -> None:
         with pytest.raises(jf.DeviceError, match=r"cannot run code for aarch64. Create the session with load=False"):
             jf.Session([y])
         assert "fmov" in jf.Session([y], load=False).dump("asm")
+
+
+def test_all_that_follows_from_constants_is_one_init_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = jf.placeholder("x", jf.float32, (3,))
+    c = jf.constant(np.array([1, 2, 3], np.float32))
+    y = x * jf.exp(c) + jf.sum(jf.log(c)) - jf.flip(jf.sin(c))
+    ran = []
+    once = jf.Session._run_once
+    monkeypatch.setattr(jf.Session, "_run_once", lambda self, program, log: ran.append(1) or once(self, program, log))
+    with jf.Session(y) as session:
+        got = session.run(y, {x: [0, 0, 0]})
+    assert len(ran) == 1
+    np.testing.assert_allclose(got, np.log(6) - np.sin([3, 2, 1]), rtol=1e-6)
