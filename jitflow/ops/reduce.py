@@ -370,7 +370,9 @@ def _position_of(name: str, numpy: Callable[..., Any]) -> OpDef:
         x = draw(rng, float32, 3, 100)
         x[0, 70] = x[0, 3] = np.nan
         x[1] = -np.inf
+        x[2, 90] = np.nan
         yield Sample((x,), {"axes": (1,)})
+        yield Sample((np.ascontiguousarray(x.T),), {"axes": (0,)})
         yield Sample((np.array([1, 3, 3, 0, 0]),), {"axes": (0,)})
         yield Sample((draw(rng, float32, 0),), {"axes": (0,)}, ShapeError, f"{name} of no elements")
         yield Sample((draw(rng, bool_, 2),), {"axes": (0,)}, DTypeError, f"{name} takes integers and floats")

@@ -143,7 +143,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lowering/reduction.py",
         "        other = lane + half\n",
         "        other = const_index(2 * half - 1) - lane\n",
-        ("tests/session/test_bits.py",),
+        ("tests/ops/test_all_ops.py", "-k", "reduce_sum"),
     ),
     Mutant(
         "argmax takes the last of equal values",
