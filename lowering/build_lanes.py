@@ -8,11 +8,10 @@ is that of `jitflow.expr.Reduce`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jitflow.expr import (
     INDEX,
-    Binary,
     Buffer,
     Expr,
     Load,
@@ -21,13 +20,11 @@ from jitflow.expr import (
     const_index,
 )
 from jitflow.graph import Node
-from jitflow.record import map_children
 from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, For, If, Let, Stmt, Store
-from lowering.nest import nest, over_lanes, position_on, row_position
+from lowering.nest import at_place, nest, over_lanes, position_on, row_position
 from lowering.reduction import Accumulator, kept_rows, levels_of, reduce_of
-from lowering.renew import renew
 from lowering.signature import Signature, store_output, store_outputs
 from lowering.trace import Element, Emitter, Subscripts, flat_index, substitute_all
 
@@ -134,9 +131,7 @@ def _lanes_pass(
         """Return the work at inner position `k` for accumulator lane `lane`."""
         if isinstance(k, Var):
             return work(lane, k)
-        # A variable has the bounds of the axis, which `k` may not show; by them rows are known to be the same.
-        position = Var(axis.var.name, INDEX, floor=0)
-        return tuple(_plain(x) for x in renew(work(lane, position), {position: k}))
+        return at_place(axis.var.name, k, lambda position: work(lane, position))
 
     def work(lane: Expr, k: Var) -> Body:
         """Return the work at position `k` of the inner axis."""
@@ -201,8 +196,3 @@ def _lanes_pass(
         out.append(Let(result, acc.result(const_index(0))))
         known[node, at] = result
     return out
-
-
-def _plain(x: Any) -> Any:
-    """Return statement or expression `x` with its indices simplified."""
-    return simplify_index(x) if isinstance(x, Binary) and x.type is INDEX else map_children(_plain, x)

@@ -21,7 +21,7 @@ from jitflow.expr import (
 from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, For, If, Stmt, Store
-from lowering.nest import nest, position_on, row_position
+from lowering.nest import at_place, nest, position_on, row_position
 from lowering.reduction import Accumulator, levels_of, reduce_of
 from lowering.signature import Signature
 from lowering.trace import Element, Emitter, substitute_all
@@ -70,11 +70,15 @@ def build_strips(group: FusionGroup, signature: Signature) -> Body:
         if last is None:
             return For(lane, const_index(1), body({}, lane, None), "vectorized")
         j = simplify_index(start + lane)
+
+        def made(inside: Expr | None) -> Body:
+            return at_place(last.var.name, j, lambda place: body({last.var: place}, lane, inside))
+
         if wide:
             length = simplify_index(minimum(last.extent - start, width))
-            return For(lane, length, body({last.var: j}, lane, None), "vectorized")
+            return For(lane, length, made(None), "vectorized")
         inside = compare("lt", j, last.extent) if partial else None
-        return For(lane, const_index(width), body({last.var: j}, lane, inside), "vectorized")
+        return For(lane, const_index(width), made(inside), "vectorized")
 
     known_lanes: list[tuple[Element, Accumulator]] = []
     body: list[Stmt] = []
@@ -83,7 +87,8 @@ def build_strips(group: FusionGroup, signature: Signature) -> Body:
         extents[strip.var] = strip.extent
 
     def emitter_at(renamed: Mapping[Var, Expr], lane: Expr, more: Mapping[Var, Expr]) -> Emitter:
-        emitter = Emitter(signature.values({**extents, **more}))
+        bounds = {} if last is None else {v: last.extent for v in renamed.values() if isinstance(v, Var)}
+        emitter = Emitter(signature.values({**extents, **more, **bounds}))
         for (node, at), acc in known_lanes:
             where = tuple(substitute_all(i, renamed) for i in at)
             emitter.know(node, where, emitter.let(node.op.name, acc.result(lane)))

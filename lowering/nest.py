@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jitflow.expr import (
     INDEX,
+    Binary,
     Expr,
     Var,
     const_index,
 )
+from jitflow.record import map_children
 from jitflow.simplify import simplify_index
 from lowering.fuse import Axis
 from lowering.loop_ir import Body, For, LoopKind, Stmt
+from lowering.renew import renew
 
 
 def nest(axes: Sequence[Axis], body: Body, *, first: LoopKind = "serial", last: LoopKind = "serial") -> Body:
@@ -41,6 +44,20 @@ def row_position(axes: Sequence[Axis], values: Sequence[Expr]) -> Expr:
     for axis, value in zip(axes, values, strict=True):
         position = position * axis.extent + value
     return simplify_index(position)
+
+
+def at_place(name: str, place: Expr, make: Callable[[Var], Body]) -> Body:
+    """Return ``make(place)``, built with a variable instead.
+
+    A variable has the bounds that `make` knows of, those of its axis, which `place` (``c*64 + l``) does not show; by
+    them the simplifier knows rows to be the same.
+    """
+    var = Var(name, INDEX, floor=0)
+    return tuple(_simplified(s) for s in renew(make(var), {var: place}))
+
+
+def _simplified(x: Any) -> Any:
+    return simplify_index(x) if isinstance(x, Binary) and x.type is INDEX else map_children(_simplified, x)
 
 
 def over_lanes(lanes: int, make: Any) -> Stmt:
