@@ -348,7 +348,7 @@ def _algebra(node: Node) -> Node | None:
         case "where":
             condition, a, b = inputs
             known = _uniform(condition)
-            if a is b or known is not None:
+            if (a is b or known is not None) and not _may_fail(inputs):
                 new = a if a is b or known else b
         case "negative" | "logical_not":
             if inputs[0].op is node.op:
@@ -375,6 +375,11 @@ def _algebra(node: Node) -> Node | None:
         case _:
             pass
     return None if new is None else _if_same(node, lambda: new)
+
+
+def _may_fail(nodes: Sequence[Node]) -> bool:
+    """Tell whether an index in what `nodes` are computed from is checked while it runs: then it is not dropped."""
+    return any(n.op.fallible for n in toposort(nodes))
 
 
 def _is_neutral(op: str, node: Node) -> bool:
