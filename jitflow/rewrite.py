@@ -366,7 +366,7 @@ def _algebra(node: Node) -> Node | None:
             x = inputs[0]
             if x.dtype is node.dtype:
                 new = x
-            elif x.op is node.op and _holds(x.dtype, x.inputs[0].dtype):
+            elif x.op is node.op and _is_detour(x.inputs[0].dtype, x.dtype, node.dtype):
                 source = x.inputs[0]
                 if source.dtype is node.dtype:
                     new = source
@@ -455,6 +455,15 @@ def _inexact(node: Node) -> Node | None:
 def _filled_like(y: Node, value: np.generic) -> Node:
     """Return a node of the type of `y`, uniform itself, whose elements are all `value`."""
     return make_constant(np.asarray(value)) if not y.shape else _full(y, value)
+
+
+def _is_detour(source: DType, between: DType, to: DType) -> bool:
+    """Tell whether converting from `source` to `to` by way of `between` is as good as doing it at once.
+
+    An integer that `to` cannot hold wraps at once, but saturates by way of a float.
+    """
+    saturates = between.is_float and source.is_integer and to.is_integer and not _holds(to, source)
+    return _holds(between, source) and not saturates
 
 
 def _holds(wide: DType, narrow: DType) -> bool:

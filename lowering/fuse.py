@@ -229,6 +229,11 @@ class _Fuser:
 
     def _place(self, node: Node) -> None:
         if node not in self.fetched and not self.readers.get(node):
+            # Nobody reads it; but if it is fallible, its indices are to be checked.
+            if node.op.fallible and node.op.kernel is not None:
+                self._place_kernel(node)
+            elif node.op.fallible:
+                self._start(node, [])
             return
         match _form(node):
             case "contract":
