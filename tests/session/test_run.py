@@ -356,3 +356,35 @@ def test_interpret_has_the_structures_of_run(model: Model) -> None:
     assert jf.interpret([], {}) == []
     np.testing.assert_allclose(jf.interpret(model.y, {"x": IMAGES}), expected(), rtol=1e-5)
     np.testing.assert_allclose(jf.interpret(model.total, {model.hidden: np.zeros((4, 3), np.float32)}), 4.0, rtol=1e-6)
+
+
+def test_a_call_that_comes_again_does_the_same() -> None:
+    """The session remembers how calls were written: every spelling twice, in every order of the feeds."""
+    x, y = (jf.placeholder(name, jf.float32, ("n",)) for name in "xy")
+    difference = (x - y).named("difference")
+    same = (x - y) * 1.0
+    a, b = np.float32([1, 2, 3]), np.float32([10, 20, 30])
+    with jf.Session([difference, same, jf.exp(x)]) as session:
+        for _ in range(3):
+            for feeds in ({x: a, y: b}, {y: b, x: a}, {"y": b, "x": a}, {"x": a, y: b}, {x: [1.0, 2.0, 3.0], y: b}):
+                got = session.run(difference, feeds)
+                np.testing.assert_array_equal(got, a - b)
+                got[:] = 0  # the caller's own
+                assert session.run("difference", feeds).tolist() == [-9, -18, -27]
+                for kind in (list, tuple):
+                    both = session.run(kind([difference, same]), feeds)
+                    assert type(both) is kind
+                    assert not np.shares_memory(*both)
+                    np.testing.assert_array_equal(both, [a - b, a - b])
+                    (swapped, _) = session.run(kind(["difference", difference]), feeds)
+                    np.testing.assert_array_equal(swapped, a - b)
+        assert session.compilations == 3  # at creation, difference alone, and with `same`
+        for bad in ({x: a.astype(np.float64), y: b}, {x: a[:2], y: b}, {x: None, y: b}):
+            with pytest.raises(jf.FeedError):
+                session.run(difference, bad)
+        with pytest.raises(jf.FeedError, match="'x' is fed twice"):
+            session.run(difference, {x: a, "x": a, y: b})
+        with pytest.raises(jf.FeedError, match=r"'y' .* is not fed"):
+            session.run(difference, {x: a})
+    with pytest.raises(jf.ClosedError):
+        session.run(difference, {x: a, y: b})
