@@ -44,7 +44,8 @@ from lowering.gpu.program import GpuProgram, lower_gpu
 from lowering.plan import Packed
 from lowering.program import Program, find_static, lower, pack_program
 from lowering.target import Target, from_name, host
-from runtime.buffers import ArenaPool, aligned_array, check_out, check_outs_apart
+from runtime.arenas import ArenaPool, aligned_array
+from runtime.buffers import check_out, check_outs_apart
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
 

@@ -24,7 +24,17 @@ import ctypes
 from jitflow.dtypes import DType
 from lowering.plan_llvm import DEFAULT_MXCSR
 from runtime import abi
-from runtime.abi import ArenaSlot, EntryContext, Process, ProgramSignature, ProgramState, Slot, Watch, offset_of
+from runtime.abi import (
+    ArenaSlot,
+    EntryContext,
+    OutputSpec,
+    Process,
+    ProgramSignature,
+    ProgramState,
+    Slot,
+    Watch,
+    offset_of,
+)
 
 #: More arrays than this, and the time to check them matters less than the stack and code they need.
 MAX_ARRAYS = 128
@@ -364,9 +374,14 @@ class _Entry(_Writer):
         self.require(self.let(f"or i1 {a_first}, {b_first}"), "drop")
 
     def _make_outputs(self) -> None:
-        """Allocate the outputs: fill %owned with the arrays and %outputs with their memory."""
+        """Allocate the outputs: fill %owned with the arrays and %outputs with their memory.
+
+        Large ones are left to the portable entry, which knows where earlier results were.
+        """
         s = self.signature
         for k, (spec, shape) in enumerate(zip(s.outputs, s.output_shape_offsets(), strict=True)):
+            nbytes = self._nbytes_of(spec, shape)
+            self.require(self.let(f"icmp ult i64 {nbytes}, {abi.RECYCLE_FROM}"), "drop")
             descr = self.descr(spec.dtype)
             # PyArray_Empty keeps the reference to the descriptor, even when it fails.
             self.call("void", "incref", f"ptr {descr}")
@@ -375,6 +390,13 @@ class _Entry(_Writer):
             self.require(self.let(f"icmp ne ptr {array}, null"), "failed")
             self.store("ptr", array, "%owned", 8 * k)
             self.store("ptr", self.load("ptr", array, abi.ARRAY_DATA), "%outputs", 8 * k)
+
+    def _nbytes_of(self, spec: OutputSpec, shape: int) -> str:
+        """Return the bytes of an output whose shape begins at word `shape` of the sizes (`measure` knows they fit)."""
+        nbytes = str(spec.dtype.itemsize)
+        for axis in range(spec.rank):
+            nbytes = self.let(f"mul i64 {nbytes}, {self.load('i64', '%sizes', 8 * (shape + axis))}")
+        return nbytes
 
     def _run(self, arena: str) -> None:
         """Run the program, without the GIL if it is long.
@@ -421,9 +443,7 @@ class _Entry(_Writer):
     def _copy_to_given(self) -> None:
         s = self.signature
         for k, (spec, shape) in enumerate(zip(s.outputs, s.output_shape_offsets(), strict=True)):
-            nbytes = str(spec.dtype.itemsize)
-            for axis in range(spec.rank):
-                nbytes = self.let(f"mul i64 {nbytes}, {self.load('i64', '%sizes', 8 * (shape + axis))}")
+            nbytes = self._nbytes_of(spec, shape)
             target = self.load("ptr", self.load("ptr", "%given", 8 * k), abi.ARRAY_DATA)
             source = self.load("ptr", "%outputs", 8 * k)
             self.call("ptr", "copy_memory", f"ptr {target}", f"ptr {source}", f"i64 {nbytes}")

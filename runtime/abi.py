@@ -132,6 +132,10 @@ SIZES_ARENA, SIZES_WORK, SIZES_SHAPES = 0, 1, 2
 GIL_RELEASE_WORK = 10_000
 
 
+#: Memory of so many bytes the C library takes from the system and gives back at once (glibc's greatest
+#: M_MMAP_THRESHOLD): for results from here on `runtime.arenas` keeps it when the caller drops them.
+RECYCLE_FROM = 32 << 20
+
 #: What `run` returns when it was told to stop.
 STOPPED = -1
 

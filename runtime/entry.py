@@ -25,7 +25,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from jitflow.dtypes import numpy_dtype
 from jitflow.errors import (
     ClosedError,
     CompileError,
@@ -40,8 +39,8 @@ from jitflow.errors import (
 )
 from runtime import abi
 from runtime.abi import EntryContext, OutputSpec, Process, ProgramSignature, ProgramState, Slot
+from runtime.arenas import ArenaPool
 from runtime.buffers import (
-    ArenaPool,
     Array,
     canonicalize,
     check_out,
@@ -237,7 +236,7 @@ class PortableEntry:
             results: list[Array] = []
             for k, (y, shape) in enumerate(zip(signature.outputs, shapes, strict=True)):
                 in_place = targets is not None and signature.n_status == 0 and is_plain(targets[k])
-                results.append(targets[k] if targets is not None and in_place else _make_output(y, shape))
+                results.append(targets[k] if targets is not None and in_place else self._make_output(y, shape))
             if targets is not None:
                 arrays = part_overlaps(arrays, [r for r, t in zip(results, targets, strict=True) if r is t])
             status = (ctypes.c_int64 * max(signature.n_status, 1))()
@@ -251,6 +250,14 @@ class PortableEntry:
                 if result is not target:
                     np.copyto(target, result)
             return targets
+
+    def _make_output(self, spec: OutputSpec, shape: tuple[int, ...]) -> Array:
+        try:
+            return self.arena.result(shape, spec.dtype)
+        except (MemoryError, ValueError):
+            nbytes = math.prod(shape) * spec.dtype.itemsize
+            message = f"output {spec.name!r} of shape {shape} needs {nbytes} bytes"
+            raise OutOfMemoryError(at_site(message, spec.site)) from None
 
     def _split(self, out: object) -> Sequence[object]:
         """Return the arrays in `out`, which mirrors the structure of the results."""
@@ -306,15 +313,6 @@ def _guard_error(guard: int, arrays: Sequence[Array], signature: ProgramSignatur
     message, at, site = signature.guards[guard].partition("\n  at ")
     error = FeedIndexError if guard in signature.index_guards else FeedError
     return error(f"{message}\n  given: {shapes}{at}{site}")
-
-
-def _make_output(spec: OutputSpec, shape: tuple[int, ...]) -> Array:
-    try:
-        return np.empty(shape, numpy_dtype(spec.dtype))
-    except (MemoryError, ValueError):
-        nbytes = math.prod(shape) * spec.dtype.itemsize
-        message = f"output {spec.name!r} of shape {shape} needs {nbytes} bytes"
-        raise OutOfMemoryError(at_site(message, spec.site)) from None
 
 
 def _describe(signature: ProgramSignature) -> str:

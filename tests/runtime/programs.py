@@ -14,7 +14,7 @@ from lowering.cpu import compile_object
 from lowering.native import emit_entry, emit_watched
 from lowering.target import host
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
-from runtime.buffers import ArenaPool
+from runtime.arenas import ArenaPool
 from runtime.cpu import LoadedCode, load_object
 from runtime.entry import LIST, LoadedProgram, Structure, make_entry
 

@@ -1,14 +1,9 @@
-"""Arenas, feeds made into plain arrays, and the checks of ``out=``."""
+"""Feeds made into plain arrays, and the checks of ``out=``."""
 
 from __future__ import annotations
 
 import array as stdlib_array
-import ctypes
 import math
-import mmap
-import sys
-import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,194 +25,15 @@ from jitflow.dtypes import (
     uint32,
     uint64,
 )
-from jitflow.errors import ClosedError, DTypeError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
-from runtime import buffers
+from jitflow.errors import DTypeError, FeedError, FeedTypeError, JitflowError, OutOfMemoryError
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
+from runtime.arenas import aligned_array
 from runtime.buffers import (
-    Arena,
-    ArenaPool,
-    aligned_array,
-    arena_size,
     canonicalize,
     check_out,
     check_outs_apart,
     part_overlaps,
 )
-
-# -- arenas
-
-
-@pytest.mark.parametrize("nbytes", [1, 63, 64, 4096, 100_000, 4 << 20, 9 << 20])
-def test_arenas_are_aligned_and_as_large_as_asked(nbytes: int) -> None:
-    pool = ArenaPool()
-    with pool.lease(nbytes) as address:
-        assert address is not None
-        assert address % 64 == 0
-        ctypes.memset(address, 1, nbytes)
-    assert pool.nbytes >= nbytes
-
-
-def test_no_bytes_need_no_arena() -> None:
-    pool = ArenaPool()
-    with pool.lease(0) as address:
-        assert address is None
-    assert pool.nbytes == 0
-
-
-def test_an_arena_is_kept_for_the_next_run() -> None:
-    pool = ArenaPool()
-    with pool.lease(10_000) as first:
-        pass
-    with pool.lease(9_000) as second:
-        assert second == first
-
-
-def test_concurrent_leases_get_different_memory() -> None:
-    pool = ArenaPool()
-    with pool.lease(5000) as a, pool.lease(5000) as b, pool.lease(5000) as c:
-        assert a is not None
-        assert b is not None
-        assert c is not None
-        assert min(abs(a - b), abs(b - c), abs(a - c)) >= 5000
-    held = pool.nbytes
-    with pool.lease(5000) as d, pool.lease(5000) as e, pool.lease(5000) as f:
-        assert {d, e, f} == {a, b, c}
-    assert pool.nbytes == held
-
-
-def test_the_pool_stays_out_of_the_slot_while_compiled_code_uses_it() -> None:
-    pool = ArenaPool()
-    with pool.lease(100) as usual:
-        pass
-    assert pool.slot.base == usual
-    pool.slot.native_busy = 1
-    with pool.lease(100) as other:
-        assert other != usual
-        assert pool.slot.python_busy == 0
-    assert pool.trim() == 4096  # the other one; the slot is in use
-    assert pool.slot.base == usual
-    pool.slot.native_busy = 0
-    assert pool.trim() == 4096
-    assert pool.slot.base is None
-    assert pool.slot.nbytes == 0
-
-
-def test_a_lease_keeps_compiled_code_out_of_the_slot() -> None:
-    pool = ArenaPool()
-    with pool.lease(100):
-        assert pool.slot.python_busy == 1
-    assert pool.slot.python_busy == 0
-
-
-def test_arenas_grow_in_few_steps() -> None:
-    assert arena_size(1) == arena_size(4096) == 4096
-    assert arena_size(4097) == 5120
-    sizes = {arena_size(n) for n in range(1 << 16, (1 << 17) + 1, 64)}
-    assert len(sizes) == 5  # the power of two itself and four steps to the next
-    assert all(n <= arena_size(n) <= n * 1.25 for n in range(4096, 1 << 20, 1237))
-
-
-def test_a_small_arena_gives_way_to_a_large_one() -> None:
-    pool = ArenaPool()
-    with pool.lease(10_000):
-        pass
-    with pool.lease(20_000):
-        pass
-    assert pool.nbytes == arena_size(20_000)
-
-
-def test_trim_frees_what_is_not_leased() -> None:
-    pool = ArenaPool()
-    with pool.lease(5000), pool.lease(6000):
-        assert pool.trim() == 0
-    assert pool.trim() == arena_size(5000) + arena_size(6000)
-    assert pool.nbytes == 0
-    with pool.lease(5000) as address:
-        assert address is not None
-
-
-# F47
-def test_too_large_an_arena_is_a_memory_error_with_the_bytes() -> None:
-    pool = ArenaPool()
-    for nbytes in (1 << 55, 1 << 62):
-        with pytest.raises(OutOfMemoryError, match=r"^no memory for [0-9]+ bytes of intermediate results$") as caught:
-            pool.lease(nbytes).__enter__()
-        assert isinstance(caught.value, MemoryError)
-    with pool.lease(100) as address:  # the slot was given up
-        assert pool.slot.base == address
-
-
-def test_poison_fills_every_lease_with_nan() -> None:
-    pool = ArenaPool(poison=True)
-    for _ in range(2):
-        with pool.lease(4096) as address:
-            assert address is not None
-            floats = (ctypes.c_float * 1024).from_address(address)
-            assert all(math.isnan(x) for x in floats)
-            ctypes.memset(address, 0, 4096)
-    assert pool.slot.nbytes == 0  # so that compiled entries come through here too
-
-
-def test_a_closed_pool_refuses_leases_and_frees_what_comes_back() -> None:
-    pool = ArenaPool()
-    with pool.lease(100), pool.lease(100):
-        pool.close()
-    assert pool.nbytes == 0
-    for nbytes in (0, 100):
-        with pytest.raises(ClosedError, match="the session is closed"):
-            pool.lease(nbytes).__enter__()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_pages_of_a_large_arena_are_there_before_a_run() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-
-    before = resident()
-    pool = ArenaPool()
-    with pool.lease(64 << 20):
-        assert resident() - before > 60 << 20
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OutOfMemoryError])
-def test_the_slot_is_free_again_when_no_arena_could_be_made(
-    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(nbytes: int) -> Arena:
-        raise error
-
-    pool = ArenaPool()
-    with monkeypatch.context() as patch:
-        patch.setattr(buffers, "Arena", fails)
-        with pytest.raises(error), pool.lease(5000):
-            pass
-    assert pool.slot.python_busy == 0
-    with pool.lease(5000) as address:
-        assert address == pool.slot.base
-
-
-def test_threads_never_share_an_arena() -> None:
-    pool = ArenaPool()
-    wrong = []
-
-    def work(me: int) -> None:
-        for k in range(300):
-            with pool.lease(4096 + 64 * (k % 7)) as address:
-                assert address is not None
-                word = ctypes.c_int64.from_address(address)
-                word.value = me
-                sum(range(50))
-                if word.value != me:
-                    wrong.append(me)
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not wrong
-    assert pool.slot.python_busy == 0
-
 
 # -- feeds
 
@@ -596,14 +412,3 @@ def test_inputs_in_the_way_of_outputs_are_copied() -> None:
     np.testing.assert_array_equal(apart[0], [0, 1, 2, 3])
     assert apart[1] is inputs[1]
     assert apart[2] is inputs[2]
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 7), (1 << 20, 2)])
-def test_aligned_arrays_begin_at_a_cache_line_and_own_their_memory(shape: tuple[int, ...]) -> None:
-    array = aligned_array(shape, float32)
-    assert array.shape == shape
-    assert array.dtype == np.float32
-    assert array.flags.c_contiguous
-    assert array.size == 0 or array.__array_interface__["data"][0] % 64 == 0
-    array[...] = 1.0
-    assert array.sum() == array.size

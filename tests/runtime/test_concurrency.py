@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jitflow.errors import ClosedError
-from runtime.buffers import ArenaPool
+from runtime.arenas import ArenaPool
 from runtime.entry import ARRAY
 from tests.runtime.programs import add, entry_of, load
 
@@ -147,7 +147,7 @@ def test_a_child_forked_in_the_middle_of_runs_can_run_and_close() -> None:
         import os, sys, threading, time, warnings
         warnings.simplefilter("ignore")  # forking with threads is the point
         import numpy as np
-        from runtime.buffers import ArenaPool
+        from runtime.arenas import ArenaPool
         from runtime.entry import ARRAY
         from tests.runtime.programs import add, entry_of, load
         pool, program = ArenaPool(), load(add(work=20_000, arena=5000))

@@ -27,7 +27,7 @@ from jitflow.errors import (
 )
 from runtime import abi, entry
 from runtime.abi import ArraySpec, ProgramSignature
-from runtime.buffers import ArenaPool
+from runtime.arenas import ArenaPool
 from runtime.cpu import load_object
 from runtime.entry import ARRAY, LIST, TUPLE, LoadedProgram, PortableEntry, Structure, make_entry
 from tests.runtime.programs import (

@@ -16,7 +16,7 @@ from jitflow.errors import ClosedError, CompileError
 from lowering.native import emit_entry
 from runtime import abi
 from runtime.abi import STOPPED, Watch
-from runtime.buffers import ArenaPool
+from runtime.arenas import ArenaPool
 from runtime.cpu import load_object
 from runtime.entry import ARRAY, LoadedProgram, PortableEntry, make_entry
 from tests.runtime.programs import add, compile_text, entry_of, load

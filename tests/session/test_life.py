@@ -13,7 +13,7 @@ import pytest
 
 import jitflow as jf
 from lowering.program import Program
-from runtime.buffers import ArenaPool
+from runtime.arenas import ArenaPool
 from runtime.entry import LoadedProgram
 from tests.support.bits import same_bits
 
