@@ -368,10 +368,14 @@ class Ramp(Expr):
 
 @record
 class Shuffle(Expr):
-    """Lanes picked from `a`: lane i of the result is lane ``lanes[i]`` of `a` (or a scalar, for one lane)."""
+    """Lanes picked from `a`: lane i of the result is lane ``lanes[i]`` of `a` (or a scalar, for one lane).
+
+    With `b`, both are vectors of one type, and the lanes of `b` are counted on from those of `a`.
+    """
 
     a: Expr
     lanes: tuple[int, ...]
+    b: Expr | None = None
 
     def __derive__(self) -> None:
         set_slot(self, "type", self.a.type.with_lanes(len(self.lanes)))

@@ -113,8 +113,10 @@ class ExprEmitter(IndexEmitter):
                 wide = self.splat(self.value(base), base.type, lanes)
                 steps = ", ".join(f"{base.type.dtype.llvm} {stride * k}" for k in range(lanes))
                 return self.inst(f"add {type_text(e.type)} {wide}, <{steps}>")
-            case Shuffle(a, picks):
+            case Shuffle(a, picks, None):
                 return self._shuffle(self.value(a), a.type, picks)
+            case Shuffle(a, picks, b):
+                return self._shuffle_two(self.value(a), self.value(b), a.type, picks)
             case Reduce():
                 raise CompilerBug("a Reduce reached the emitter: build turns it into loops")
             case _:
@@ -138,6 +140,12 @@ class ExprEmitter(IndexEmitter):
             return self.splat(operand, of, len(picks))
         lanes = ", ".join(f"i32 {k}" for k in picks)
         return self.inst(f"shufflevector {ty} {operand}, {ty} poison, <{len(picks)} x i32> <{lanes}>")
+
+    def _shuffle_two(self, a: str, b: str, of: Type, picks: tuple[int, ...]) -> str:
+        ty, order = type_text(of), ", ".join(f"i32 {k}" for k in picks)
+        found = self.inst(f"shufflevector {ty} {a}, {ty} {b}, <{len(picks)} x i32> <{order}>")
+        one = f"<1 x {type_text(type_of(of.dtype))}>"
+        return found if len(picks) > 1 else self.inst(f"extractelement {one} {found}, i64 0")
 
     def _select(self, e: Select) -> str:
         cond = e.cond.a if isinstance(e.cond, Splat) else e.cond

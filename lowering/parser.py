@@ -633,10 +633,11 @@ class _Parser:
         elif name == "ramp":
             e = Ramp(a, self.next_integer(), self.next_integer())
         else:
+            b = self.expr() if self.accept(";") else None
             lanes = []
             while self.token.text == ",":
                 lanes.append(self.next_integer())
-            e = Shuffle(a, tuple(lanes))
+            e = Shuffle(a, tuple(lanes), b)
         self.expect(")")
         return e
 

@@ -272,8 +272,9 @@ class _Printer:
                 return f"splat({self.expr(a)}, {lanes})"
             case Ramp(base, stride, lanes):
                 return f"ramp({self.expr(base)}, {stride}, {lanes})"
-            case Shuffle(a, lanes):
-                return f"shuffle({', '.join([self.expr(a), *map(str, lanes)])})"
+            case Shuffle(a, lanes, b):
+                vectors = [self.expr(a)] if b is None else [self.expr(a), self.expr(b)]
+                return f"shuffle({'; '.join(vectors)}{''.join(f', {k}' for k in lanes)})"
             case Reduce(op, variables, extents, body, lanes, contract):
                 bounds = [self.expr(n) for n in extents]
                 over = ", ".join(f"{self.expr(v)} in {n}" for v, n in zip(variables, bounds, strict=True))

@@ -36,7 +36,7 @@ notes. A line goes on while a parenthesis is open. ``{x}`` is repetition, ``[x]`
               | "select" "(" expr "," expr "," expr ")" | "fma" "(" expr "," expr "," expr ")"
               | "splat" "(" expr "," INT ")"                                      value, lanes
               | "ramp" "(" expr "," INT "," INT ")"                               base, stride, lanes
-              | "shuffle" "(" expr {"," INT} ")"
+              | "shuffle" "(" expr [";" expr] {"," INT} ")"
               | "reduce" "(" op (NAME "in" expr),* ";" expr [";" "lanes" INT] [";" "contract"] ")"
               | NAME "(" expr,* ")" [":" type]                                    a call; by default of the type of
     literal   = INT (index) | FLOAT (f32) | "true" | "false" | "nan" | "inf"           its first argument, or bool

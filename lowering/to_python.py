@@ -325,8 +325,8 @@ class _Translator:
                 dtype = np_dtype(base.type.dtype)
                 steps = self.constant(np.arange(lanes, dtype=dtype) * dtype.type(stride))
                 return f"(np.{dtype}({self.expr(base)}) + {steps})"
-            case Shuffle(a, lanes):
-                return self.shuffle(a, lanes)
+            case Shuffle(a, lanes, b):
+                return self.shuffle(a, lanes, b)
             case _:
                 raise CompilerBug(f"the loop interpreter has no {type(e).__name__}")
 
@@ -411,8 +411,10 @@ class _Translator:
             return f"{a}.view({self.constant(np_dtype(to))})"
         return f"exact.bitcast({a}, {self.constant(np_dtype(of.dtype))}, {self.constant(np_dtype(to))})"
 
-    def shuffle(self, a: Expr, lanes: tuple[int, ...]) -> str:
+    def shuffle(self, a: Expr, lanes: tuple[int, ...], b: Expr | None) -> str:
         text, dtype = self.expr(a), a.type.dtype
+        if b is not None:
+            text = f"np.concatenate(({text}, {self.expr(b)}))"
         if a.type.lanes == 1:
             return text if len(lanes) == 1 else self.repeated(a, len(lanes))
         if len(lanes) > 1:

@@ -381,10 +381,12 @@ class _Verifier:
                 self.operands(e, base)
                 fits = base.type.lanes == 1 and base.type.dtype.is_integer and lanes >= 1
                 self.check(fits, "a ramp starts from a scalar integer", e)
-            case Shuffle(a, lanes):
-                self.operands(e, a)
-                inside = bool(lanes) and all(0 <= i < a.type.lanes for i in lanes)
-                self.check(inside, f"a shuffle picks from {a.type.lanes} lanes", e)
+            case Shuffle(a, lanes, b):
+                self.operands(e, a, *(() if b is None else (b,)))
+                self.check(b is None or a.type.lanes > 1, "a shuffle of two takes vectors", e)
+                count = a.type.lanes if b is None else 2 * a.type.lanes
+                inside = bool(lanes) and all(0 <= i < count for i in lanes)
+                self.check(inside, f"a shuffle picks from {count} lanes", e)
             case Reduce():
                 self.fail(f"a reduce must have become a loop: {show(e)}")
             case _:

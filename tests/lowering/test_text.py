@@ -440,6 +440,7 @@ def test_every_expression_and_statement_has_a_text() -> None:
         Reduce("min", (k,), (const_index(4),), Load(a, (k,))),
         Select(Compare("lt", x, x), x, x),
         Shuffle(Splat(x, 4), (1, 0)),
+        Shuffle(Splat(x, 4), (7, 0), Splat(x, 4)),
         Unary("not", Compare("lt", x, x)),
     ]
     for e in made:

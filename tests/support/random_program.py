@@ -396,6 +396,10 @@ class _Generator:
 
     def rearranged(self, c: Context, of: Type, depth: int) -> Expr:
         source = self.rng.choice(LANES)
+        if self.rng.random() < 0.5:
+            lanes = tuple(self.rng.randrange(2 * source) for _ in range(of.lanes))
+            a, b = (self.expr(c, of.with_lanes(source), depth) for _ in range(2))
+            return Shuffle(a, lanes, b)
         lanes = tuple(self.rng.randrange(source) for _ in range(of.lanes))
         return Shuffle(self.expr(c, of.with_lanes(source), depth), lanes)
 
