@@ -162,6 +162,8 @@ class ArenaPool:
             return np.empty(shape, numpy_dtype(dtype))
         arena = self._take_dropped(nbytes) or Arena(nbytes)
         memory = (ctypes.c_uint8 * nbytes).from_address(arena.address)
+        # Finalizers are forgotten when the interpreter ends; what still runs then needs the memory.
+        memory.arena = arena  # type: ignore[attr-defined]
         weakref.finalize(memory, _take_back, weakref.ref(self), arena).atexit = False
         raw: Array = np.frombuffer(memory, np.uint8)
         return raw.view(numpy_dtype(dtype)).reshape(shape)
