@@ -1,126 +1,161 @@
-"""``jitflow bench``: workloads against numpy, one thread, in one process; every result is checked first."""
+"""``jitflow bench``: workloads against numpy, numexpr, numba, JAX, PyTorch and ONNX Runtime, side by side.
+
+Each number of threads runs in a process of its own (`worker.py`), as most libraries read it once, when imported. Every
+result is checked against float64 numpy before it is timed. All systems get their inputs as native tensors and their
+constants at compile time, run in inference mode with the number of threads said, write into given arrays where they
+can, and take turns; the best of many times counts. A bar is met if the fastest peer takes `bar` times as long as
+jitflow, or if jitflow comes within 10 % of what the machine can do.
+"""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
+import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before numpy is imported: its BLAS reads this once.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import numpy as np
-
-import jitflow as jf
-from tests.bench.measure import interleaved
-from tests.bench.workloads import Workload, workloads
+from tests.bench import report
+from tests.bench.environment import environment, machine
+from tests.bench.peers import PEERS
+from tests.bench.selection import select
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
-    parser = argparse.ArgumentParser(prog="jitflow bench")
-    parser.add_argument("--only", help="workloads whose name contains this")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure each workload")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
-    args = parser.parse_args()
-    head = f"{'workload':<28} {'numpy':>12} {'jitflow':>12} {'ratio':>7} {'bar':>5}"
-    print(f"{head} {'GFLOP/s':>8} {'GB/s':>6} {'compile':>9}")
-    rows: list[dict[str, Any]] = []
-    for w in workloads():
-        if args.only is None or args.only in w.name:
-            rows.append(_measure(w, args.seconds))
-            _show(rows[-1])
-    for row in (_call_overhead(), _mlp_compile()):
-        if args.only is None or args.only in row["name"]:
-            rows.append(row)
-            print(f"{row['name']:<28} {row['text']}")
+    args = _parser().parse_args(argv)
+    if args.results:
+        return _show([json.loads(path.read_text()) for path in args.results], args.sort)
+    chosen = select(args.only)
+    if args.list:
+        print("\n".join([w.name for w in chosen.workloads] + chosen.calls))
+        return 0
+    runs = [_run(threads, args) for threads in args.threads]
     if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1))
-    missed = [r["name"] for r in rows if not r["met"]]
-    print(f"{len(rows) - len(missed)} of {len(rows)} bars met" + (f"; missed: {', '.join(missed)}" if missed else ""))
+        args.json.write_text(json.dumps({"machine": machine(), "runs": runs}))
     return 0
 
 
-def _measure(w: Workload, seconds: float) -> dict[str, Any]:
-    inputs, output = w.build()
-    start = time.perf_counter()
-    session = jf.Session([output])
-    compiled = time.perf_counter() - start
-    run = session.function(inputs, output)
-    got = run(*w.arrays)
-    want = w.numpy(*(a.astype(np.float64) for a in w.arrays))
-    if not np.allclose(got, want, rtol=1e-3, atol=1e-3 * float(np.abs(want).max())):
-        raise SystemExit(f"{w.name}: wrong result")
-    out = np.empty_like(got)
-    best = interleaved(
-        {"numpy": lambda: w.numpy(*w.arrays), "jitflow": lambda: run(*w.arrays, out=out)}, seconds=seconds
-    )
-    session.close()
-    ratio = best["numpy"] / best["jitflow"]
-    return {
-        "name": w.name, "numpy": best["numpy"], "jitflow": best["jitflow"], "ratio": ratio, "bar": w.bar,
-        "gflops": w.flops / best["jitflow"] / 1e9, "gbytes": w.nbytes / best["jitflow"] / 1e9, "compile": compiled,
-        "met": ratio >= w.bar,
-    }  # fmt: skip
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jitflow bench", description=__doc__.partition("\n\n")[0])
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PATTERN",
+        help="workloads whose name, family or section starts so; * and ? are wild; 'odd' means odd sizes",
+    )  # fmt: skip
+    parser.add_argument("--peers", type=_peers, default=list(PEERS), metavar="A,B", help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--threads", type=_numbers, default=[1], metavar="N,M", help="one run for each (default: 1)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long to time each workload")
+    parser.add_argument("--quick", action="store_true", help="0.3 seconds for each workload")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--list", action="store_true", help="print the names of what would be measured")
+    parser.add_argument("--sort", action="store_true", help="those that miss their bar by most first")
+    parser.add_argument("--results", nargs="+", type=Path, metavar="FILE", help="show files of --json; measure nothing")
+    return parser
 
 
-def _show(row: dict[str, Any]) -> None:
-    print(
-        f"{row['name']:<28} {row['numpy'] * 1e6:>9.1f} us {row['jitflow'] * 1e6:>9.1f} us {row['ratio']:>7.2f} "
-        f"{row['bar']:>5.1f} {row['gflops']:>8.1f} {row['gbytes']:>6.1f} {row['compile'] * 1e3:>6.1f} ms",
-        flush=True,
-    )
+def _peers(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"no peer is called {name!r}; there are {', '.join(PEERS)}")
+    return names
 
 
-def _call_overhead() -> dict[str, Any]:
-    a, b = (jf.placeholder(name, jf.float32, (16,)) for name in "ab")
-    with jf.Session([a + b]) as session:
-        run = session.function([a, b], a + b)
-        x, y, out = (np.ones(16, np.float32) for _ in range(3))
-        best = interleaved(
-            {
-                "bound, out=": lambda: run(x, y, out=out),
-                "bound, fresh": lambda: run(x, y),
-                "numpy, out=": lambda: np.add(x, y, out=out),
-                "session.run": lambda: session.run(a + b, {a: x, b: y}),
-                "nothing": lambda: None,
-            }
-        )
-    net = {name: (t - best["nothing"]) * 1e9 for name, t in best.items() if name != "nothing"}
-    text = ", ".join(f"{name} {ns:.0f} ns" for name, ns in net.items())
-    return {"name": "call of 16 elements", "text": text, "met": net["bound, out="] <= 300, **net}
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError("threads are 1 or more")
+    return numbers
 
 
-def _mlp_compile() -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    sizes = (256, 512, 256, 10)
-    weights = [rng.standard_normal(s).astype(np.float32) for s in itertools.pairwise(sizes)]
+def _run(threads: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure with `threads` threads, print the table as it grows, and return what was found."""
+    run: dict[str, Any] = {"start": None, "rows": [], "calls": []}
+    progress = _Progress(len(select(args.only).workloads))
+    for message in _measure(threads, args, run):
+        if "doing" in message:
+            progress.show(len(run["rows"]), message["doing"])
+            continue
+        progress.clear()
+        if "start" in message and run["start"] is None:
+            run["start"] = message["start"]
+            print("\n".join(report.preface(run["start"], machine())))
+            print(report.head(threads), flush=True)
+        elif "row" in message:
+            run["rows"].append(message["row"])
+            print(report.line(message["row"]), flush=True)
+        elif "call" in message:
+            run["calls"].append(message["call"])
+            print(report.call_line(message["call"]), flush=True)
+    progress.clear()
+    print("\n".join(report.summary(run["rows"], run["calls"])))
+    return run
 
-    def build() -> Any:
-        x = jf.placeholder("x", jf.float32, ("batch", sizes[0]))
-        h: Any = jf.layer_norm(x)
-        for k, w in enumerate(weights):
-            h = h @ jf.constant(w) + jf.constant(np.full(w.shape[1], k, np.float32))
-            h = jf.gelu(h) if k < len(weights) - 1 else jf.softmax(h)
-        return h
 
-    times = []
-    for k in range(5):
-        # Another width each time, so that no object code is found again.
-        weights[0] = rng.standard_normal((sizes[0], sizes[1] + k)).astype(np.float32)
-        weights[1] = rng.standard_normal((sizes[1] + k, sizes[2])).astype(np.float32)
-        start = time.perf_counter()
-        jf.Session([build()]).close()
-        times.append(time.perf_counter() - start)
-    best = min(times)
-    return {
-        "name": "compile a 3-layer MLP", "text": f"{best * 1e3:.0f} ms (best of 5)", "met": best <= 0.2, "seconds": best
-    }  # fmt: skip
+def _measure(threads: int, args: argparse.Namespace, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a worker; a workload on which it dies is passed over by another one."""
+    skipped = 0
+    while True:
+        seconds = 0.3 if args.quick else args.seconds
+        command = [
+            sys.executable, "-m", "tests.bench.worker", "--threads", str(threads), "--seconds", str(seconds),
+            "--peers", ",".join(args.peers), "--skip", str(len(run["rows"]) + skipped), "--only", *args.only,
+        ]  # fmt: skip
+        doing = ""
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(threads)) as worker:
+            assert worker.stdout is not None
+            for text in worker.stdout:
+                if not text.startswith("{"):
+                    continue  # a library talks
+                message = json.loads(text)
+                doing = message.get("doing", doing)
+                yield message
+        if worker.returncode == 0:
+            return
+        if run["start"] is None or len(run["rows"]) + skipped >= len(select(args.only).workloads):
+            raise SystemExit(f"the worker ended with status {worker.returncode} at: {doing}")
+        skipped += 1
+        print(f"the worker ended with status {worker.returncode} at: {doing}", file=sys.stderr)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    folder = str(Path(__file__).resolve().parents[2])
+    variables = environment(threads)
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, (folder, variables.get("PYTHONPATH"))))}
+
+
+def _show(files: list[dict[str, Any]], sort: bool) -> int:
+    """Print the tables of runs that were saved, those with the same number of threads as one."""
+    runs = [run for file in files for run in file["runs"]]
+    for threads in sorted({run["start"]["threads"] for run in runs}):
+        same = [run for run in runs if run["start"]["threads"] == threads]
+        rows = [row for run in same for row in run["rows"]]
+        calls = [row for run in same for row in run["calls"]]
+        if sort:
+            rows.sort(key=report.shortfall, reverse=True)
+        print("\n".join(report.preface(same[0]["start"], files[0]["machine"])))
+        print("\n".join([report.head(threads), *map(report.line, rows), *map(report.call_line, calls)]))
+        print("\n".join(report.summary(rows, calls)))
+    return 0
+
+
+class _Progress:
+    """A line that says what is going on, on a terminal only."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._on = sys.stderr.isatty()
+
+    def show(self, done: int, doing: str) -> None:
+        if self._on:
+            print(f"\r\x1b[K[{done + 1}/{self._total}] {doing}"[:120], end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
