@@ -19,11 +19,12 @@ class Selection(NamedTuple):
 
 
 def matches(patterns: list[str], *names: str) -> bool:
-    """Tell whether one of `names` starts with one of `patterns`, in which ``*`` and ``?`` are wild, or is matched.
+    """Tell whether one of `names` starts with one of `patterns`, in which ``*`` and ``?`` are wild.
 
-    No pattern means everything.
+    A pattern that starts with ``=`` must match a whole name. No pattern means everything.
     """
-    return not patterns or any(fnmatchcase(name, p + "*") for p in patterns for name in names)
+    wild = [p[1:] if p.startswith("=") else p + "*" for p in patterns]
+    return not patterns or any(fnmatchcase(name, p) for p in wild for name in names)
 
 
 def select(patterns: list[str]) -> Selection:

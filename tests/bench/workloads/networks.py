@@ -22,6 +22,7 @@ def attention(heads: int, length: int, dim: int, causal: bool) -> Workload:
         inputs=lambda: tuple(random(1, heads, length, dim, seed=s) for s in range(3)),
         # Half of the scores are masked away.
         flops=4.0 * heads * length * length * dim * (0.5 if causal else 1.0),
+        options={"dim": dim},
     )
 
 
@@ -49,6 +50,7 @@ def mlp(batch: int) -> Workload:
         constants=lambda: _weights((256, 512), (512, 128)),
         dims=(("batch", 256),),
         flops=2.0 * batch * (256 * 512 + 512 * 128),
+        options={"width": 256},
     )
 
 
@@ -73,4 +75,5 @@ def encoder_layer(length: int, width: int, heads: int) -> Workload:
         inputs=lambda: (random(length, width, seed=99),),
         constants=lambda: _weights(*shapes),
         flops=2.0 * length * 12 * width**2 + 4.0 * length * length * width,
+        options={"width": width, "dim": width // heads},
     )
