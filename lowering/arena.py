@@ -1,6 +1,7 @@
 """Groups in their order in, a place for every array out: inputs, constants, outputs, or cells of the arena.
 
 An array lives from the group that writes it to the last one that reads it; two that never live at once may share one.
+A result may also take the place of what it is computed from, element by element.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from jitflow.graph import Node
 from jitflow.simplify import is_nonnegative, simplify_index
 from lowering.fuse import FusionGroup
 from lowering.plan import Place, nbytes_of
+from lowering.signature import written_over
 
 #: Cells of the arena begin at multiples of this: a cache line, and the widest vector.
 ALIGN = 64
@@ -44,7 +46,12 @@ def place_arrays(
     for number, group in enumerate(groups):
         for node, _ in group.outputs:
             if node not in places:
-                places[node] = Place("arena", arena.take(nbytes_of(node)))
+                over = [n for n in written_over(group) if n in held and last_use[n] == number]
+                if over:
+                    places[node] = places[over[0]]
+                    held.remove(over[0])
+                else:
+                    places[node] = Place("arena", arena.take(nbytes_of(node)))
                 held.append(node)
         # What is read for the last time here is free for the next group, not for this one's own results.
         done = [node for node in held if last_use.get(node, -1) <= number]

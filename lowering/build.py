@@ -22,7 +22,7 @@ from lowering.fuse import FusionGroup
 from lowering.loop_ir import Body, Kernel
 from lowering.nest import nest
 from lowering.reduction import reduce_of
-from lowering.signature import Signature, make_kernel, notes_of, signature_of, store_outputs
+from lowering.signature import Signature, make_kernel, notes_of, signature_of, store_outputs, written_over
 from lowering.trace import Emitter
 
 
@@ -38,7 +38,9 @@ def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
     else:
         lanes = max(reduce_of(e).lanes for e in group.reductions)
         body = build_strips(group, signature) if lanes == 1 else build_lanes(group, signature)
-    return make_kernel(name, signature, body, notes_of(group, names))
+    over = written_over(group)
+    aliased = [*(signature.leaves[n] for n in over), *signature.outputs.values()] if over else []
+    return make_kernel(name, signature, body, notes_of(group, names), aliased)
 
 
 def _build_map(group: FusionGroup, signature: Signature) -> Body:

@@ -154,10 +154,8 @@ class TargetOps:
 
     def define(self, kernel: Kernel, abi: KernelAbi, linkage: str, attributes: str) -> str:
         """Return the head of the function, up to its opening brace."""
-        reads = kernel.reads
         parameters = [
-            f"ptr noalias{' readonly' if b in reads else ''} align {b.align} {local(k, b.name)}"
-            for k, b in enumerate(abi.buffers)
+            f"ptr{_promises(kernel, b)} align {b.align} {local(k, b.name)}" for k, b in enumerate(abi.buffers)
         ]
         parameters += [f"i64 {local(k + len(abi.buffers), d.name)}" for k, d in enumerate(abi.dims)]
         parameters += ["ptr noalias align 64 %scratch"] * abi.has_scratch
@@ -189,6 +187,11 @@ class TargetOps:
         """Return the attributes of every function."""
         wide = f' "prefer-vector-width"="{target.vector_bits}" "min-legal-vector-width"="{target.vector_bits}"'
         return f"nounwind{wide if 'x86' in target.triple else ''}"
+
+
+def _promises(kernel: Kernel, buffer: Buffer) -> str:
+    """Return the attributes that say what else happens to the memory of a parameter while the kernel runs: nothing."""
+    return "" if buffer in kernel.aliased else f" noalias{' readonly' * (buffer in kernel.reads)}"
 
 
 CPU_OPS = TargetOps()

@@ -151,7 +151,8 @@ class Kernel:
 
     `params`: global buffers, inputs before outputs; `dims`: index variables given by the caller; `notes`: for each
     graph node it implements, a line with the node's text and the user's file:line; `callees`: microkernels that its
-    body calls. The kernel never writes a buffer of `reads`.
+    body calls. The kernel never writes a buffer of `reads`. Those of `aliased` may be one memory: each element is
+    then read before the same element is written, and at no other point of the loops. All others lie apart.
     """
 
     name: str
@@ -161,12 +162,13 @@ class Kernel:
     reads: frozenset[Buffer] = frozenset()
     notes: tuple[str, ...] = ()
     callees: tuple[Kernel, ...] = ()
+    aliased: frozenset[Buffer] = frozenset()
 
     def with_body(self, body: Body) -> Kernel:
         """Return this kernel with another body (itself if it is the same object)."""
         if body is self.body:
             return self
-        return Kernel(self.name, self.params, self.dims, body, self.reads, self.notes, self.callees)
+        return Kernel(self.name, self.params, self.dims, body, self.reads, self.notes, self.callees, self.aliased)
 
 
 def map_body(fn: object, body: Body) -> Body:

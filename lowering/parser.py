@@ -316,7 +316,8 @@ class _Parser:
         dims = self.dims()
         params: list[Buffer] = []
         reads: set[Buffer] = set()
-        self.items(lambda: self.param(params, reads), (")",))
+        aliased: set[Buffer] = set()
+        self.items(lambda: self.param(params, reads, aliased), (")",))
         self.expect(")")
         self.expect(":")
         self.end_line()
@@ -326,7 +327,7 @@ class _Parser:
             self.row += 1
         body, callees = self.block(indent)
         self.scope, self.free = outer, free
-        return Kernel(name, tuple(params), dims, body, frozenset(reads), tuple(notes), tuple(callees))
+        return Kernel(name, tuple(params), dims, body, frozenset(reads), tuple(notes), tuple(callees), frozenset(aliased))
 
     def dims(self) -> tuple[Var, ...]:
         """Bind the dims of the header at the cursor, which the shapes before them use."""
@@ -342,16 +343,18 @@ class _Parser:
                 self.bind(at, out[-1])
         return tuple(out)
 
-    def param(self, params: list[Buffer], reads: set[Buffer]) -> None:
+    def param(self, params: list[Buffer], reads: set[Buffer], aliased: set[Buffer]) -> None:
         at = self.binder()
         self.expect(":")
         if self.peek().text != "[":
             self.type()
             return
-        b, words = self.declaration(at, ("read", *SPACES))
+        b, words = self.declaration(at, ("read", "aliased", *SPACES))
         params.append(b)
         if "read" in words:
             reads.add(b)
+        if "aliased" in words:
+            aliased.add(b)
 
     def declaration(self, at: _Token, allowed: tuple[str, ...]) -> tuple[Buffer, list[str]]:
         """Read dtype, shape and the words after them; bind the buffer."""

@@ -68,7 +68,8 @@ def run_pipeline(kernel: Kernel, target: Target, *, observer: Observer | None = 
     """
     callees = tuple(_run_microkernel(k, target, observer, check) for k in kernel.callees)
     if any(new is not old for new, old in zip(callees, kernel.callees, strict=True)):
-        kernel = Kernel(kernel.name, kernel.params, kernel.dims, kernel.body, kernel.reads, kernel.notes, callees)
+        k = kernel
+        kernel = Kernel(k.name, k.params, k.dims, k.body, k.reads, k.notes, callees, k.aliased)
     return _run(kernel, target, passes(target), observer, check)
 
 

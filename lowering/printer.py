@@ -95,7 +95,7 @@ _STATEMENTS = (
     "atomic",
     "call",
 )
-_KEYWORDS = frozenset({"kernel", *_STATEMENTS, "in", "read", "align", "true", "false", "nan", "inf"})
+_KEYWORDS = frozenset({"kernel", *_STATEMENTS, "in", "read", "aliased", "align", "true", "false", "nan", "inf"})
 RESERVED = _KEYWORDS | _DTYPES | set(LOOP_KINDS) | set(SPACES)
 
 _WIDTH = 120
@@ -141,7 +141,7 @@ class _Printer:
             self.name(b)
         for v in k.dims:
             self.name(v)
-        params = [self.param(b, b in k.reads) for b in k.params]
+        params = [self.param(b, k) for b in k.params]
         params += [f"{self.name(v)}: {v.type}" for v in k.dims]
         header = f"{indent}kernel {k.name}({', '.join(params)}):"
         if len(header) > _WIDTH:
@@ -155,10 +155,12 @@ class _Printer:
             p.lines = self.lines
             p.kernel(callee, indent + "  ")
 
-    def param(self, b: Buffer, read: bool) -> str:
+    def param(self, b: Buffer, k: Kernel) -> str:
         words = [self.buffer(b)]
-        if read:
+        if b in k.reads:
             words.append("read")
+        if b in k.aliased:
+            words.append("aliased")
         if b.space != "global":
             words.append(b.space)
         return " ".join(words + self.align(b))

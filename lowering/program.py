@@ -387,7 +387,7 @@ def _built(kernel: Kernel, final: Kernel, groups: Sequence[FusionGroup], names: 
 
     def noted(k: Kernel) -> Kernel:
         notes = (*k.notes, *again)
-        return Kernel(k.name, k.params, k.dims, k.body, k.reads, notes, k.callees) if again else k
+        return Kernel(k.name, k.params, k.dims, k.body, k.reads, notes, k.callees, k.aliased) if again else k
 
     return Built(noted(kernel), noted(final), tuple(groups))
 

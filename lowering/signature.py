@@ -76,11 +76,36 @@ def _divides(index: Subscripts) -> bool:
     return any(isinstance(e, Binary) and e.op in ("floordiv", "mod") for i in index for e in walk(i))
 
 
-def make_kernel(name: str, signature: Signature, body: Body, notes: tuple[str, ...]) -> Kernel:
+def make_kernel(
+    name: str, signature: Signature, body: Body, notes: tuple[str, ...], aliased: Iterable[Buffer] = ()
+) -> Kernel:
     """Return a kernel with the arguments of `signature` and the dims that `body` uses, in order of their names."""
-    return Kernel(
-        name, signature.params, unbound_dims(body, signature.params), body, frozenset(signature.leaves.values()), notes
-    )
+    dims = unbound_dims(body, signature.params)
+    reads = frozenset(signature.leaves.values())
+    return Kernel(name, signature.params, dims, body, reads, notes, aliased=frozenset(aliased))
+
+
+def written_over(group: FusionGroup) -> tuple[Node, ...]:
+    """Return the leaves in whose memory the kernel of `group` may put its result.
+
+    Each of their elements is wanted at one point of the loops, where the same element of the only result is written.
+    """
+    if group.kind != "map" or len(group.outputs) != 1:
+        return ()
+    (result, at), extents = group.outputs[0], group.extents
+    place = flat_index(at, result.shape, extents)
+
+    def is_same(leaf: Node) -> bool:
+        wanted = group.wanted[leaf]
+        return (
+            leaf.dtype.itemsize == result.dtype.itemsize
+            and len(wanted) == 1
+            and wanted[0] is not None
+            and element_count(leaf.shape) == element_count(result.shape)
+            and flat_index(wanted[0], leaf.shape, extents) == place
+        )
+
+    return tuple(filter(is_same, group.leaves))
 
 
 def unbound_dims(body: Body, params: Iterable[Buffer] = ()) -> tuple[Var, ...]:

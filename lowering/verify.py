@@ -146,6 +146,7 @@ class _Verifier:
             self.shape(b)
             self.bind(b)
         self.check(k.reads <= set(k.params), "only parameters can be marked as read")
+        self.check(k.aliased <= set(k.params), "only parameters can be marked as aliased")
         self.body(k.body, (), divergent=False)
 
     def bind(self, x: Var | Buffer) -> None:

@@ -165,7 +165,7 @@ class ArenaPool:
         # Finalizers are forgotten when the interpreter ends; what still runs then needs the memory.
         memory.arena = arena  # type: ignore[attr-defined]
         weakref.finalize(memory, _take_back, weakref.ref(self), arena).atexit = False
-        raw: Array = np.frombuffer(memory, np.uint8)
+        raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
         return raw.view(numpy_dtype(dtype)).reshape(shape)
 
     def _take_dropped(self, nbytes: int) -> Arena | None:

@@ -170,7 +170,8 @@ def _rebuild(kernel: Kernel, loops: list[For], body: Body, merged: list[For]) ->
         inner = (For(loop.var, loop.extent, inner, loop.kind),)
     params = tuple(flattened[b] for b in kernel.params)
     reads = frozenset(flattened[b] for b in kernel.reads)
-    return Kernel(kernel.name, params, kernel.dims, inner, reads, kernel.notes, kernel.callees)
+    aliased = frozenset(flattened[b] for b in kernel.aliased)
+    return Kernel(kernel.name, params, kernel.dims, inner, reads, kernel.notes, kernel.callees, aliased)
 
 
 def _size(buffer: Buffer) -> Expr:
