@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jitflow bench", description=__doc__.partition("\n\n")[0])
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="PATTERN",
-        help="workloads whose name, family or section starts so; * and ? are wild; =NAME is a whole one; odd: odd sizes",
+        help="workloads whose name, family or section starts so; * and ? are wild; =NAME is a whole one; odd: all odd",
     )  # fmt: skip
     parser.add_argument("--peers", type=_peers, default=list(PEERS), metavar="A,B", help=f"of {', '.join(PEERS)}")
     parser.add_argument("--threads", type=_numbers, default=[1], metavar="N,M", help="one run for each (default: 1)")
