@@ -286,6 +286,15 @@ def _numpy_norm(x: Array, *, axes: tuple[int, ...], order: float) -> Any:
     return cast_array(np.asarray(out), dtype)
 
 
+def _scale_norm(x: Array, *, axes: tuple[int, ...], order: float) -> Array:
+    """The root multiplies the error of the sum: a rounding for each element, and some of its power."""
+    if order == 0:
+        return np.asarray(1.0)
+    count = np.asarray(np.prod([x.shape[a] for a in axes], initial=4))
+    total = np.sum(np.abs(x) ** order, axis=axes) ** (1 / order)
+    return np.asarray(total * count * (1 + 1 / order))
+
+
 def _vjp_norm(ct: Node, out: Node, x: Node, *, axes: tuple[int, ...], order: float) -> tuple[Node | None]:
     """The derivative by x is ``sign(x) * (|x| / norm)**(order - 1)``, and 0 where the norm is."""
     if order == 0:
@@ -328,6 +337,8 @@ vector_norm_op: OpDef = define_op(
     vjp=_vjp_norm,
     samples=_samples_norm,
     costly=True,
+    ulp=2.0,
+    scale=_scale_norm,
 )
 
 

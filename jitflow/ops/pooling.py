@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jitflow.dtypes import DType, as_dtype, float32, float64, int32
+from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int32
 from jitflow.errors import DTypeError, ShapeError
 from jitflow.graph import Node, OpDef, Operand, Sample, as_node, define_op, located, make_constant
 from jitflow.ops.axes import as_flag
@@ -16,7 +16,7 @@ from jitflow.ops.cast import as_float, cast_array, check_kinds
 from jitflow.ops.convolution import Pairs, padded, padding_of, per_axis
 from jitflow.ops.creation import full
 from jitflow.ops.elementwise import divide_op
-from jitflow.ops.fold import identity_of
+from jitflow.ops.fold import identity_of, ordered_fold
 from jitflow.ops.reduce import reduce_max_op
 from jitflow.ops.testdata import FLOATS, NUMBERS, Array, draw
 from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, windows
@@ -88,6 +88,11 @@ def _samples(rng: np.random.Generator, name: str, dtypes: tuple[DType, ...], **m
 # ---- max_pool
 
 
+def _greatest(x: Array, axis: tuple[int, ...]) -> Array:
+    """Return the greatest elements over `axis`, folded serially: of zeros of both signs the order decides."""
+    return ordered_fold("max", x[..., np.newaxis], axis, as_dtype(x.dtype))[..., 0]
+
+
 def _infer_max(x: TensorType, *, window: Numbers, strides: Numbers, padding: Pairs) -> TensorType:
     return _infer("max_pool", x, window, strides, padding)
 
@@ -97,6 +102,8 @@ def _samples_max(rng: np.random.Generator) -> Iterator[Sample]:
     x = draw(rng, float64, 1, 1, 6)
     x[0, 0, 2], x[0, 0, 5] = np.nan, -np.inf
     yield Sample((x,), {"window": (2,), "strides": (1,), "padding": ((1, 1),)}, smooth=False)
+    zeros = np.where(draw(rng, bool_, 1, 1, 9, 9), 0.0, -0.0)
+    yield Sample((zeros,), {"window": (3, 2), "strides": (1, 1), "padding": ((0, 0), (1, 1))}, smooth=False)
 
 
 max_pool_op: OpDef = define_op(
@@ -110,7 +117,7 @@ max_pool_op: OpDef = define_op(
         "max_pool",
     ),
     numpy=lambda x, *, window, strides, padding: _over_windows(
-        x, window, strides, padding, identity_of("max", as_dtype(x.dtype)), np.max
+        x, window, strides, padding, identity_of("max", as_dtype(x.dtype)), _greatest
     ),
     samples=_samples_max,
     exact=True,
