@@ -42,12 +42,14 @@ from jitflow.structure import find_node, flatten, mirror, rebuild
 from jitflow.tensor import Tensor
 from lowering.gpu.program import GpuProgram, lower_gpu
 from lowering.plan import Packed
+from lowering.pool import pool_object
 from lowering.program import Program, find_static, lower, pack_program
 from lowering.target import Target, from_name, host
 from runtime.arenas import ArenaPool, aligned_array
 from runtime.buffers import check_out, check_outs_apart
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
+from runtime.threads import MAX_WORKERS, Team, processors, team
 
 #: More nodes than this are refused: compiling them would take hours.
 MAX_NODES = 1_000_000
@@ -90,8 +92,8 @@ class Session:
     device : str
         ``"cpu"``, or ``"cuda:N"``.
     threads : int, optional
-        Workers to use at most. There is no worker pool yet: it is checked and changes nothing so far. Results will
-        not depend on it.
+        How many threads run a loop at most, the caller's among them: by default ``JITFLOW_THREADS``, or as many as
+        there are processors that this process may use. More are allowed. Results do not depend on it.
     fast_math : bool
         Allow float identities that are not exact, such as multiplying by the inverse of a constant divisor. Without
         it results are the same bits on every run.
@@ -129,6 +131,8 @@ class Session:
         self._open = False
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise LimitError(f"threads must be a positive number, got {threads!r}")
+        if max(threads or 1, current().threads or 1) > MAX_WORKERS:
+            raise LimitError(f"threads must be at most {MAX_WORKERS}, got {threads or current().threads}")
         if specialize is not None:
             raise GraphError("specialize is reserved: so far every symbolic dim stays symbolic")
         self._config: Config = replace(current(), fast_math=fast_math or current().fast_math)
@@ -144,6 +148,7 @@ class Session:
                 "Create the session with load=False to look at it"
             )
         self._load = load
+        self.threads: int = threads or self._config.threads or len(processors())
         self._lock = threading.RLock()
         _sessions.add(self)
         self._fetches = flatten(fetches)
@@ -525,7 +530,7 @@ class Session:
             return _Compiled(program, None, tuple(feeds), results, None)
         consts = self._consts(program, log)
         code = load_object(program.object_code())
-        loaded = LoadedProgram(program.signature, code, consts)
+        loaded = LoadedProgram(program.signature, code, consts, self._team(program))
         with self._lock:
             self._loaded.append(loaded)
         log.finish()
@@ -610,9 +615,14 @@ class Session:
             self._packed[c.node, c.layout] if isinstance(c, Packed) else self._values[c] for c in program.plan.consts
         ]
 
+    def _team(self, program: Program) -> Team | None:
+        """Return who helps to run `program`."""
+        return team(self.threads, pool_object) if program.signature.shares else None
+
     def _run_once(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
         """Run a program without inputs and let go of it."""
-        loaded = LoadedProgram(program.signature, load_object(program.object_code()), self._consts(program, log))
+        code = load_object(program.object_code())
+        loaded = LoadedProgram(program.signature, code, self._consts(program, log), self._team(program))
         # Read over and over: vectors that do not cross cache lines are worth the trouble.
         shapes = [tuple(evaluate_index(d, {}) for d in n.shape) for n in program.plan.outputs]
         out = [

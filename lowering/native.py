@@ -124,7 +124,7 @@ def _emit_watched(signature: ProgramSignature) -> str:
     lent = w.let(f"select i1 {is_main}, ptr %watch, ptr null")
     w.store("ptr", w.call("ptr", "save_thread"), "%watch", offset_of(Watch, "thread"))
     tables = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status"
-    code = w.call("i32", "run", tables, f"ptr {lent}")
+    code = w.call("i32", "run", tables, f"ptr {lent}", f"ptr {w.context('team')}")
     w.call("void", "restore_thread", f"ptr {w.load('ptr', '%watch', offset_of(Watch, 'thread'))}")
     w.do(f"ret i32 {code}")
     return w.function(f'i32 @"{signature.watched}"({tables}, ptr %context)')
@@ -308,7 +308,8 @@ class _Entry(_Writer):
 
     def _measure(self) -> str:
         """Call the program's `measure`; return the bytes of arena it needs."""
-        failed = self.call("i32", "measure", "ptr %dims", "ptr %sizes")
+        workers = self.load("i64", "%context", offset_of(EntryContext, "workers"))
+        failed = self.call("i32", "measure", "ptr %dims", "ptr %sizes", f"i64 {workers}")
         self.require(self.equal("i32", failed, 0), "decline")
         return self.load("i64", "%sizes", 8 * abi.SIZES_ARENA)
 
@@ -422,7 +423,7 @@ class _Entry(_Writer):
         self.do(f"br i1 {is_long}, label %long, label %short")
         self.label("short")
         # Nothing that short needs to be interrupted.
-        self.do(f"%short.failed = call i32 {self.context('run')}({tables}, ptr null)")
+        self.do(f"%short.failed = call i32 {self.context('run')}({tables}, ptr null, ptr null)")
         self.do("br label %ran")
         self.label("long")
         busy_at = self.at(slot, offset_of(ArenaSlot, "native_busy"))

@@ -1,8 +1,9 @@
 """A plan into LLVM text: the two functions of a program, ``measure`` and ``run`` (`runtime.abi` says what they take).
 
 ``measure`` computes every size in 64 bits and notices overflow; ``run`` repeats only the arithmetic of its steps, which
-is then known to fit. Both are short straight-line code: branches only at guards and checks, and between the chunks of a
-long launch.
+is then known to fit. Both are short straight-line code: branches only at guards and checks, and around launches that
+may be long. Such a launch writes the arguments of its kernel to a *frame*, from which a *task* calls the kernel for
+some of its iterations: here, one chunk after the other, or wherever the team's workers are.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jitflow.errors import CompilerBug
-from jitflow.expr import Binary, Const, Expr, as_index
+from jitflow.expr import Binary, Const, Expr, as_index, const_index, maximum
 from jitflow.simplify import simplify_index
 from lowering.llvm import POLL, KernelAbi, kernel_abi, parallel_extent, symbol
+from lowering.passes.poll import WORK_BETWEEN_POLLS, WORK_WORTH_SHARING
 from lowering.plan import Check, Copy, Launch, Place, Plan, nbytes_of
 from lowering.trace import substitute_all
 from runtime.abi import STOPPED
@@ -25,6 +27,39 @@ DEFAULT_MXCSR = 0x1F80
 
 #: After so many launches there is a look at whether to go on: each does little, or looks for itself.
 _LAUNCHES_BETWEEN_POLLS = 8
+
+#: Have a task do all iterations below `end`, by the team if there is one; returns whether it was stopped.
+_SHARE = "@run.share"
+_SHARE_ARGUMENTS = "ptr %team, ptr %task, ptr %frame, i64 %end, i64 %chunk, ptr %scratch, i64 %stride, ptr %watch"
+_SHARE_TEXT = f"""define internal i1 {_SHARE}({_SHARE_ARGUMENTS}) noinline nounwind {{
+entry:
+  %alone = icmp eq ptr %team, null
+  br i1 %alone, label %next, label %together
+together:
+  %share = load ptr, ptr %team
+  %given.up = call i1 %share({_SHARE_ARGUMENTS})
+  ret i1 %given.up
+next:
+  %begin = phi i64 [ 0, %entry ], [ %until, %go.on ]
+  %left = sub i64 %end, %begin
+  %size = call i64 @llvm.smin.i64(i64 %left, i64 %chunk)
+  %until = add i64 %begin, %size
+  %stopped = call i1 %task(ptr %frame, ptr %scratch, ptr %watch, i64 %begin, i64 %until)
+  br i1 %stopped, label %give.up, label %done
+done:
+  %more = icmp slt i64 %until, %end
+  br i1 %more, label %look, label %finished
+look:
+  %stop = call {POLL}(ptr %watch)
+  br i1 %stop, label %give.up, label %go.on
+go.on:
+  br label %next
+give.up:
+  ret i1 true
+finished:
+  ret i1 false
+}}
+"""
 
 
 class _Writer:
@@ -128,7 +163,10 @@ def emit_measure(plan: Plan, name: str) -> str:
         bad = w.put(f"icmp ne i64 {w.index(g.left)}, {w.index(g.right)}")
         w.lines.append(f"  br i1 {bad}, label %bad{number}, label %good{number}\ngood{number}:")
         blocks.append(f"bad{number}:\n  ret i32 {number + 1}")
-    arena = w.total([*plan.cells, plan.scratch])[-1]
+    cells, scratch = w.total(plan.cells)[-1], w.index(plan.scratch)
+    if scratch != "0" and shares_work(plan):
+        scratch = w._operation("mul", scratch, "%workers")
+    arena = w.add(cells, scratch)
     for node in plan.outputs:
         w.index(nbytes_of(node))  # noticed if it overflows
     shapes = [w.index(simplify_index(as_index(d))) for node in plan.outputs for d in node.shape]
@@ -144,7 +182,7 @@ def emit_measure(plan: Plan, name: str) -> str:
     w.lines.append(f"  %code = select i1 {flag}, i32 {len(plan.guards) + 1}, i32 0")
     w.lines.append("  ret i32 %code")
     body = "\n".join([*w.lines, *blocks])
-    return f"define i32 {symbol(name)}(ptr %dims, ptr %sizes) nounwind {{\nentry:\n{body}\n}}\n"
+    return f"define i32 {symbol(name)}(ptr %dims, ptr %sizes, i64 %workers) nounwind {{\nentry:\n{body}\n}}\n"
 
 
 def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
@@ -179,9 +217,43 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     if x86:
         w.lines.append("  call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     w.lines.append("  ret i32 %code")
-    parameters = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status, ptr %watch"
-    body = "\n".join(w.lines)
-    return f"define i32 {symbol(name)}({parameters}) nounwind {{\nentry:\n{body}\n}}\n"
+    parameters = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status, ptr %watch, ptr %team"
+    frame = [f"  %frame = alloca [{max(map(_frame_words, w.tasks))} x i64], align 8"] if w.tasks else []
+    body = "\n".join([*frame, *w.lines])
+    run = f"define i32 {symbol(name)}({parameters}) nounwind {{\nentry:\n{body}\n}}\n"
+    return "\n".join([run, *map(_task, w.tasks), *([_SHARE_TEXT] if w.tasks else [])])
+
+
+def shares_work(plan: Plan) -> bool:
+    """Tell whether there are launches in `plan` that several workers may share."""
+    return any(isinstance(s, Launch) and s.chunk is not None for s in plan.steps)
+
+
+def few_iterations(chunk: Expr) -> Expr:
+    """Return how many iterations are not worth sharing, where `chunk` take as long as a run goes without a look."""
+    return simplify_index(maximum(const_index(1), chunk // (WORK_BETWEEN_POLLS // WORK_WORTH_SHARING)))
+
+
+def _frame_words(abi: KernelAbi) -> int:
+    return len(abi.buffers) + len(abi.dims)
+
+
+def _task_name(abi: KernelAbi) -> str:
+    return symbol(f"{abi.name}.task")
+
+
+def _task(abi: KernelAbi) -> str:
+    """Return the function that calls a kernel for some iterations, with arguments from a frame."""
+    lines, arguments = [], []
+    for k, type_ in enumerate(abi.parameters[: _frame_words(abi)]):
+        lines += [f"  %at{k} = getelementptr i64, ptr %frame, i64 {k}", f"  %a{k} = load {type_}, ptr %at{k}"]
+        arguments.append(f"{type_} %a{k}")
+    arguments += ["ptr %scratch"] * abi.has_scratch + ["ptr %watch"] * abi.polls + ["i64 %begin", "i64 %end"]
+    call = f"call {abi.result} {symbol(abi.name)}({', '.join(arguments)})"
+    lines += [f"  %stopped = {call}", "  ret i1 %stopped"] if abi.polls else [f"  {call}", "  ret i1 false"]
+    parameters = "ptr %frame, ptr %scratch, ptr %watch, i64 %begin, i64 %end"
+    body = "\n".join(lines)
+    return f"define internal i1 {_task_name(abi)}({parameters}) nounwind {{\n{body}\n}}\n"
 
 
 class _RunWriter(_Writer):
@@ -192,9 +264,12 @@ class _RunWriter(_Writer):
         for k, var in enumerate(plan.dims):
             self.names[var] = self.put(f"load i64, ptr {self.slot('%dims', k)}")
         *self.offsets, self.scratch = self.total(plan.cells)
+        self.stride = self.index(plan.scratch)
         self.block = "entry"
         self.ends: list[tuple[int, str]] = []
         self.launches = 0
+        #: The kernels that are called by tasks.
+        self.tasks: dict[KernelAbi, None] = {}
         self._pointers: dict[Place, str] = {}
 
     def pointer(self, place: Place) -> str:
@@ -236,19 +311,33 @@ class _RunWriter(_Writer):
         if step.status is not None:
             arguments.append(f"ptr {self.slot('%status', step.status)}")
         arguments += [f"i64 {self.index(d)}" for d in step.dims]
-        if abi.has_scratch:
-            arguments.append(f"ptr {self.put(f'getelementptr i8, ptr %arena, i64 {self.scratch}')}")
-        arguments += ["ptr %watch"] * abi.polls
+        scratch = self.put(f"getelementptr i8, ptr %arena, i64 {self.scratch}") if abi.has_scratch else "null"
+        more = [f"ptr {scratch}"] * abi.has_scratch + ["ptr %watch"] * abi.polls
         if not abi.is_parallel:
-            self._call(abi, arguments)
+            self._call(abi, [*arguments, *more])
             return
         extent = parallel_extent(step.kernel)
         assert extent is not None
         end = self.index(simplify_index(substitute_all(extent, dict(zip(abi.dims, step.dims, strict=True)))))
+        whole = [*arguments, *more, "i64 0", f"i64 {end}"]
         if step.chunk is None:
-            self._call(abi, [*arguments, "i64 0", f"i64 {end}"])
+            self._call(abi, whole)
+            return
+        chunk = self.index(step.chunk)
+        few = self.index(few_iterations(step.chunk))
+        if not (end.isdecimal() and few.isdecimal() and int(end) > int(few)):
+            k = self.launches
+            is_short = self.put(f"icmp sle i64 {end}, {few}")
+            self.lines.append(f"  br i1 {is_short}, label %short{k}, label %long{k}")
+            self.start(f"short{k}")
+            self._call(abi, whole)
+            self.lines.append(f"  br label %launched{k}")
+            self.start(f"long{k}")
+            self._share(abi, arguments, end, chunk, scratch)
+            self.lines.append(f"  br label %launched{k}")
+            self.start(f"launched{k}")
         else:
-            self._call_in_chunks(abi, arguments, end, self.index(step.chunk))
+            self._share(abi, arguments, end, chunk, scratch)
 
     def _call(self, abi: KernelAbi, arguments: list[str]) -> None:
         call = f"call {abi.result} {symbol(abi.name)}({', '.join(arguments)})"
@@ -257,22 +346,10 @@ class _RunWriter(_Writer):
         else:
             self.lines.append(f"  {call}")
 
-    def _call_in_chunks(self, abi: KernelAbi, arguments: list[str], end: str, chunk: str) -> None:
-        """Call a kernel with chunks of the iterations up to `end`, at least once, and look in between."""
-        k = self.launches
-        before, chunks, more = self.block, f"chunks{k}", f"more{k}"
-        self.lines.append(f"  br label %{chunks}")
-        self.start(chunks)
-        place_of_phi = len(self.lines)
-        left = self.put(f"sub i64 {end}, %begin{k}")
-        size = self.put(f"call i64 @llvm.smin.i64(i64 {left}, i64 {chunk})")
-        self.lines.append(f"  %end{k} = add i64 %begin{k}, {size}")
-        self._call(abi, [*arguments, f"i64 %begin{k}", f"i64 %end{k}"])
-        again = self.put(f"icmp slt i64 %end{k}, {end}")
-        self.lines.append(f"  br i1 {again}, label %{more}, label %launched{k}")
-        self.start(more)
-        stop = self.put(f"call {POLL}(ptr %watch)")
-        self.ends.append((STOPPED, more))
-        self.lines.append(f"  br i1 {stop}, label %done, label %{chunks}")
-        self.lines.insert(place_of_phi, f"  %begin{k} = phi i64 [ 0, %{before} ], [ %end{k}, %{more} ]")
-        self.start(f"launched{k}")
+    def _share(self, abi: KernelAbi, arguments: list[str], end: str, chunk: str, scratch: str) -> None:
+        """Run a kernel by its task, which may be shared."""
+        self.tasks.setdefault(abi)
+        for k, argument in enumerate(arguments):
+            self.lines.append(f"  store {argument}, ptr {self.slot('%frame', k)}")
+        call = f"ptr %team, ptr {_task_name(abi)}, ptr %frame, i64 {end}, i64 {chunk}, ptr {scratch}, i64 {self.stride}"
+        self.leave_if(self.put(f"call i1 {_SHARE}({call}, ptr %watch)"), STOPPED)

@@ -46,7 +46,7 @@ from lowering.plan import (
     nbytes_of,
     show_plan,
 )
-from lowering.plan_llvm import emit_measure, emit_run
+from lowering.plan_llvm import emit_measure, emit_run, shares_work
 from lowering.report import show_report
 from lowering.schedule import Schedule, choose_contraction
 from lowering.signature import notes_of
@@ -474,6 +474,7 @@ def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:
         guards=tuple(g.message for g in plan.guards),
         index_guards=tuple(k for k, g in enumerate(plan.guards) if g.is_index),
         checks=plan.checks,
+        shares=shares_work(plan),
         slot_names=tuple(dim_text(s) for s in plan.sizes) + tuple(s.var.name for s in plan.solved),
     )
 

@@ -2,17 +2,19 @@
 
 A *program* is native code with two C functions, named by its :class:`ProgramSignature`:
 
-``i32 measure(ptr dims, ptr sizes)``
+``i32 measure(ptr dims, ptr sizes, i64 workers)``
     `dims` are i64 slots. The caller fills the first ``n_bound`` from the shapes of the inputs; the program may fill
-    others that follow from them. It checks every guard, writes to `sizes` the bytes of arena it needs, an estimate of
-    its work in nanoseconds, then the shapes of the outputs one after another, and returns 0, or 1 + g when guard `g`
-    failed. The guard after the last one stands for a number of bytes that 63 bits do not hold.
-``i32 run(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status, ptr watch)``
+    others that follow from them. It checks every guard, writes to `sizes` the bytes of arena it needs when so many
+    workers run it, an estimate of its work in nanoseconds, then the shapes of the outputs one after another, and
+    returns 0, or 1 + g when guard `g` failed. The guard after the last one stands for a number of bytes that 63 bits
+    do not hold.
+``i32 run(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status, ptr watch, ptr team)``
     `inputs`, `outputs` and `consts` are tables of data pointers: C-contiguous, aligned to their element, native byte
     order; outputs overlap nothing else. The arena is 64-byte aligned, or null when no byte of it is needed. `status`
     are i64 slots in which fallible kernels leave their smallest bad position. `watch` is null or a :class:`Watch`,
-    which a long run asks every millisecond or so whether to stop. Returns 0, or 1 + k when slot `k` reports a bad
-    position, or :data:`STOPPED`; the outputs are then undefined.
+    which a long run asks every millisecond or so whether to stop. `team` is null or a :class:`runtime.threads.Team`
+    that helps. Returns 0, or 1 + k when slot `k` reports a bad position, or :data:`STOPPED`; the outputs are then
+    undefined.
 ``i32 run.watched(ptr inputs, ptr outputs, ptr consts, ptr arena, ptr dims, ptr status, ptr context)``
     The same for a caller that holds the GIL: it is free during the run, and in the main thread Python's signal handlers
     run now and then. If one of them raises, it returns STOPPED with the exception set. `context` is an
@@ -66,7 +68,7 @@ class ProgramSignature:
 
     `guards` holds the message of each guard, `checks` that of each status slot, in which ``{position}`` stands for
     the bad position found. `slot_names` says what to call a slot in messages, and `index_guards` are the numbers of the
-    guards that stand for an index in its axis.
+    guards that stand for an index in its axis. `shares`: there are loops that workers may share.
     """
 
     measure: str
@@ -79,6 +81,7 @@ class ProgramSignature:
     checks: tuple[str, ...] = ()
     slot_names: tuple[str, ...] = ()
     index_guards: tuple[int, ...] = ()
+    shares: bool = False
 
     def __post_init__(self) -> None:
         bound = self.bound_slots()
@@ -199,6 +202,8 @@ CONTEXT_WORDS = (
     "run",
     "watched",
     "consts",
+    "workers",  # a number
+    "team",  # 0 for one worker
     "arena_slot",
     "program_state",
     # what the entry falls back to, and the structure of its result

@@ -49,6 +49,7 @@ from runtime.buffers import (
     part_overlaps,
 )
 from runtime.cpu import LoadedCode
+from runtime.threads import Team
 
 Entry: TypeAlias = Callable[..., Any]
 
@@ -74,14 +75,17 @@ class _Run:
 
 
 class LoadedProgram:
-    """A program in memory with the constants that it reads."""
+    """A program in memory with the constants that it reads, and the team that helps to run it."""
 
-    def __init__(self, signature: ProgramSignature, code: LoadedCode, consts: Sequence[Array] = ()) -> None:
+    def __init__(
+        self, signature: ProgramSignature, code: LoadedCode, consts: Sequence[Array] = (), team: Team | None = None
+    ) -> None:
         for const in consts:
             if not is_plain(const):
                 raise CompilerBug(f"a constant of {signature.run} is not contiguous, aligned and in native byte order")
         self.signature = signature
         self.code = code
+        self.team, self.workers = team, 1 if team is None else team.helpers + 1
         self.consts = tuple(consts)
         self.measure = code.address(signature.measure)
         self.run = code.address(signature.run)
@@ -158,8 +162,8 @@ if hasattr(os, "register_at_fork"):
 # ---------------------------------------------------------------------------------------------------------------------
 # The portable entry
 
-_MEASURE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-_RUN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 7)
+_MEASURE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_RUN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 8)
 #: Keeps the GIL, which the function gives away itself, and raises what the function has left as the current exception.
 _RUN_WATCHED = ctypes.PYFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 7)
 
@@ -221,7 +225,7 @@ class PortableEntry:
         arrays = [canonicalize(x, spec, signature) for x, spec in zip(inputs, signature.inputs, strict=True)]
         dims = bind_dims(arrays, signature)
         sizes = (ctypes.c_int64 * signature.n_sizes)()
-        failed = self._measure(dims, sizes)
+        failed = self._measure(dims, sizes, self.program.workers)
         if failed:
             raise _guard_error(failed - 1, arrays, signature)
         shapes = [
@@ -241,7 +245,8 @@ class PortableEntry:
                 arrays = part_overlaps(arrays, [r for r, t in zip(results, targets, strict=True) if r is t])
             status = (ctypes.c_int64 * max(signature.n_status, 1))()
             consts = self.program.const_table
-            failed = self._run(_pointers(arrays), _pointers(results), consts, scratch, dims, status, self._context)
+            tables = (_pointers(arrays), _pointers(results), consts, scratch, dims, status)
+            failed = self._run(*tables, *self._context)
             if failed:
                 raise IndexRangeError(signature.checks[failed - 1].replace("{position}", str(status[failed - 1])))
             if targets is None:
@@ -277,12 +282,12 @@ class PortableEntry:
         raise FeedTypeError(f"out must be {expected}, as the results are, not {given}")
 
 
-def _run_of(program: LoadedProgram) -> tuple[Any, ctypes.Array[EntryContext] | None]:
-    """Return how to run `program`, and the last argument for it: watched, where Python has the functions for it."""
+def _run_of(program: LoadedProgram) -> tuple[Any, tuple[ctypes.Array[EntryContext] | None, ...]]:
+    """Return how to run `program`, and the last arguments for it: watched, where Python has the functions for it."""
     if program.signature.watched not in program.code or not hasattr(ctypes, "pythonapi"):
-        return _RUN(program.run), None
+        return _RUN(program.run), (None, None)
     context = (EntryContext * 1)(EntryContext(**_program_words(program)))
-    return _RUN_WATCHED(program.code.address(program.signature.watched)), context
+    return _RUN_WATCHED(program.code.address(program.signature.watched)), (context,)
 
 
 def bind_dims(arrays: Sequence[Array], signature: ProgramSignature) -> ctypes.Array[ctypes.c_int64]:
@@ -418,6 +423,8 @@ def _program_words(program: LoadedProgram) -> dict[str, Any]:
         "run": program.run,
         "watched": program.code.address(program.signature.watched),
         "consts": ctypes.addressof(program.const_table),
+        "workers": program.workers,
+        "team": None if program.team is None else ctypes.addressof(program.team),
         "program_state": ctypes.addressof(program.state),
         **_thread_words(),
     }

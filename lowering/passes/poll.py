@@ -5,8 +5,9 @@ Before                         After
       serial c in n // 64:           serial c in n // 64 poll 125000:
         acc[...] = ...                 acc[...] = ...
 
-Loops that take less than half a millisecond are left alone. How often the others poll follows from the estimate of
-`lowering.analysis.cost`: so rarely that nobody notices.
+Loops that take less than half a millisecond are left alone, and parallel ones that take less than is worth sharing
+among workers. How often the others poll follows from the estimate of `lowering.analysis.cost`: so rarely that nobody
+notices.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lowering.loop_ir import Body, For, If, Kernel, Stmt, While, map_body
 #: The work, in nanoseconds by estimate, that may be done without a look at whether to go on. Where the system has to
 #: clear fresh pages on the way, it takes a hundred times as long.
 WORK_BETWEEN_POLLS = 500_000
+#: The work that a parallel loop must have for others to help with it.
+WORK_WORTH_SHARING = 10_000
 
 
 def poll(kernel: Kernel) -> Kernel:
@@ -31,7 +34,8 @@ def poll(kernel: Kernel) -> Kernel:
         match s:
             case For(var, extent, body, "serial" | "parallel" as kind, axis, None):
                 work = costs.body(body)
-                if is_short(costs.extent(s) * (work + 1)):
+                limit = WORK_WORTH_SHARING if kind == "parallel" else WORK_BETWEEN_POLLS
+                if is_short(costs.extent(s) * (work + 1), limit):
                     return s
                 return For(var, extent, inside(body), kind, axis, iterations_within(WORK_BETWEEN_POLLS, work))
             case For(var, extent, body, kind, axis, often):
@@ -46,9 +50,9 @@ def poll(kernel: Kernel) -> Kernel:
             case _:
                 return s
 
-    return kernel.with_body(inside(kernel.body))
+    return kernel.with_body(map_body(statement, kernel.body))
 
 
-def is_short(work: Expr) -> bool:
-    """Tell whether `work` is known to be less than what is done between two polls."""
-    return isinstance(work, Const) and int(work.value) <= WORK_BETWEEN_POLLS
+def is_short(work: Expr, limit: int = WORK_BETWEEN_POLLS) -> bool:
+    """Tell whether `work` is known to be no more than `limit`: by default what is done between two polls."""
+    return isinstance(work, Const) and int(work.value) <= limit
