@@ -213,6 +213,13 @@ def _outer(a: Any, b: Any, out: Any = None) -> Node:
     return linalg.outer(*(movement.reshape(x, (-1,)) for x in (a, b)))
 
 
+def _cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Node:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    product = linalg.cross(movement.moveaxis(a, axisa, -1), movement.moveaxis(b, axisb, -1))
+    return movement.moveaxis(product, -1, axisc)
+
+
 def _einsum(*operands: Any, out: Any = None, optimize: Any = False) -> Node:
     no_out("einsum", out)
     return einsum(*operands)
@@ -430,6 +437,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.around: _round,
     np.dot: _dot,
     np.outer: _outer,
+    np.cross: _cross,
     np.einsum: _einsum,
     np.inner: linalg.inner,
     np.kron: linalg.kron,

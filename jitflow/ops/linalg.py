@@ -410,11 +410,12 @@ def matrix_norm(x: Operand, /, *, keepdims: bool = False, ord: str | int | float
     array(5.)
     """
     node = as_float(as_matrices(x, "matrix_norm"))
-    if ord == "fro":
+    if isinstance(ord, str) and ord == "fro":
         return vector_norm(node, axis=(-2, -1), keepdims=keepdims)
-    if isinstance(ord, str) or (ord not in (1, -1) and not math.isinf(ord)):
+    number = math.nan if isinstance(ord, str) else as_number(ord, "matrix_norm: ord")
+    if number not in (1, -1) and not math.isinf(number):
         raise located(GraphError(f"matrix_norm: ord {ord!r} is not supported; 'fro', 1, -1, inf and -inf are"))
-    along, across = (-2, -1) if ord in (1, -1) else (-1, -2)
+    along, across = (-2, -1) if number in (1, -1) else (-1, -2)
     sums = sum(abs_op(node), axis=along, keepdims=True)
-    best = (max if ord > 0 else min)(sums, axis=across, keepdims=True)
+    best = (max if number > 0 else min)(sums, axis=across, keepdims=True)
     return best if as_flag(keepdims, "matrix_norm: keepdims") else reshape_to(best, node.shape[:-2])

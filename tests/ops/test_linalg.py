@@ -202,6 +202,8 @@ def test_gradients_of_broadcast_products() -> None:
         (lambda x: jf.linalg.matrix_norm(x[0]), jf.ShapeError, "at least two axes"),
         (lambda x: jf.linalg.matrix_norm(x, ord="nuc"), jf.GraphError, "'fro', 1, -1, inf and -inf are"),
         (lambda x: jf.linalg.matrix_norm(x, ord=2), jf.GraphError, "ord 2 is not supported"),
+        (lambda x: jf.linalg.matrix_norm(x, ord=np.ones(2)), jf.DTypeError, "ord must be a number, got array"),
+        (lambda x: jf.linalg.matrix_norm(x, ord=None), jf.DTypeError, "ord must be a number, got None"),
         (lambda x: jf.matmul(x, 2.0), jf.ShapeError, "use multiply"),
     ],
 )
