@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 NEAR = 0.9
 #: What several threads must gain, as a part of what the calibration loop gains.
 SCALING = 0.9
+#: One thread that gets less of a CPU than this was disturbed by other programs.
+UNDISTURBED = 0.9
 
 
 class Verdict(NamedTuple):
@@ -23,6 +25,7 @@ class Verdict(NamedTuple):
     met: bool
     gain: float | None
     calibration: float | None
+    disturbed: bool
 
 
 def _peers(row: dict[str, Any]) -> dict[str, float]:
@@ -50,7 +53,9 @@ def judge(row: dict[str, Any]) -> Verdict:
     gain = one / ours if one and ours else None
     calibration = alone / together if alone and together else None
     met = (ratio is not None and ratio >= row["bar"]) or (of_limit is not None and of_limit >= NEAR)
-    return Verdict(ours, peer, time, ratio, limit, of_limit, met, gain, calibration)
+    shares = [row["systems"].get(name, {}).get("cpus", 1.0) for name in ("jitflow", peer)]
+    disturbed = row["threads"] == 1 and min(shares) < UNDISTURBED
+    return Verdict(ours, peer, time, ratio, limit, of_limit, met, gain, calibration, disturbed)
 
 
 def shortfall(row: dict[str, Any]) -> float:
@@ -88,10 +93,10 @@ def line(row: dict[str, Any]) -> str:
     v = judge(row)
     peer_first = row["systems"].get(v.peer or "", {}).get("first")
     first = row["systems"].get("jitflow", {}).get("first")
-    mark = " " if v.met else "<"
+    mark = (" " if v.met else "<") + ("~" if v.disturbed else " ")
     text = (
         f"{row['name'] + ' *' * row['odd']:<46} {_time(v.jitflow):>10} {_time(v.peer_time):>10} {v.peer or '-':<13} "
-        f"{_number(v.ratio):>6} {row['bar']:>4.1f} {_percent(v.of_limit, v.limit):>11} {mark} "
+        f"{_number(v.ratio):>6} {row['bar']:>4.1f} {_percent(v.of_limit, v.limit):>11} {mark}"
         f"{_time(first):>10} {_time(peer_first):>10}"
     )
     if row["threads"] > 1:
@@ -147,5 +152,8 @@ def summary(rows: Iterable[dict[str, Any]], calls: Iterable[dict[str, Any]]) -> 
     rows, calls = list(rows), list(calls)
     met = sum(judge(r).met for r in rows) + sum(c["met"] for c in calls)
     yield f"{met} of {len(rows) + len(calls)} bars met; missed ones are marked <, sizes that nobody tunes for *"
+    disturbed = sum(judge(r).disturbed for r in rows)
+    if disturbed:
+        yield f"{disturbed} rows marked ~: other programs took more than a tenth of the CPU meanwhile; measure again"
     for row in rows:
         yield from troubles(row)

@@ -52,7 +52,14 @@ def rows(
     ceilings = Ceilings(threads)
     systems, absent = _load(["jitflow", *names], threads, say)
     versions = {name: str(s.version) for name, s in systems.items()}
-    yield {"start": {"threads": threads, "versions": versions, "absent": absent, "ceilings": table(ceilings)}}
+    yield {
+        "start": {
+            "threads": threads,
+            "versions": versions,
+            "absent": absent,
+            "ceilings": table(ceilings, quick=seconds < 0.5),
+        }
+    }
     bench = Bench(systems, ceilings, threads, seconds, say)
     chosen = select(only)
     for w in chosen.workloads[skip:]:
@@ -132,7 +139,7 @@ class Bench:
             for form in system.forms(w, data):
                 result = form.result(form.call())
                 first = time.perf_counter() - start
-                error = self._error(result, data.expected)
+                error = self.error(result, data.expected)
                 notes.setdefault("first", first)
                 if error <= w.tolerance:
                     contestants.append(Contestant(form, error, first))
@@ -149,7 +156,7 @@ class Bench:
         return notes, contestants
 
     @staticmethod
-    def _error(result: Array, expected: Array) -> float:
+    def error(result: Array, expected: Array) -> float:
         """Return the largest difference as a part of the largest value; infinite if the form differs."""
         if result.shape != expected.shape:
             return float("inf")
