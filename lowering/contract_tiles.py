@@ -52,7 +52,7 @@ UNPACKED_ROWS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class _Matrix:
+class Matrix:
     """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart."""
 
     buffer: Buffer
@@ -61,7 +61,7 @@ class _Matrix:
 
 
 #: Given a panel and what to do with its matrix, the statements that do it.
-_Right: TypeAlias = Callable[[Expr, Callable[[_Matrix], Body]], Body]
+Right: TypeAlias = Callable[[Expr, Callable[[Matrix], Body]], Body]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class _Tile:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """The part of the result that one parallel iteration computes: `batch`'s number, origin and size."""
 
     batch: Expr
@@ -124,7 +124,7 @@ class Tiles(Nest):
             j = self.let(out, "j0", tile // m_blocks * s.block_n)
             rows = self.let(out, "rows", part_of(c.m.extent, i, s.block_m))
             cols = self.let(out, "cols", part_of(c.n.extent, j, s.block_n))
-            where = _Block(batch, self.unflatten(out, c.batch, batch), i, j, rows, cols)
+            where = Block(batch, self.unflatten(out, c.batch, batch), i, j, rows, cols)
             out += loop("p", k_blocks, lambda p: self.k_block(where, p, k_blocks, k_step))
             return tuple(out)
 
@@ -137,7 +137,7 @@ class Tiles(Nest):
         used = [self.a_block] * s.pack_a + [self.b_block] * packs
         return used + ([self.c_block] if self.target is None else [])
 
-    def k_block(self, where: _Block, p: Expr, k_blocks: Expr, k_step: Expr) -> Body:
+    def k_block(self, where: Block, p: Expr, k_blocks: Expr, k_step: Expr) -> Body:
         """Return the work on depth ``p * k_step`` and on."""
         c, s = self.c, self.schedule
         out: list[Stmt] = []
@@ -163,7 +163,7 @@ class Tiles(Nest):
                 cols = self.let(out, "width", s.nr if exact else minimum(where.cols - q * s.nr, const_index(s.nr)))
                 sums = self.sums(where, i, q)
 
-                def multiply(right: _Matrix) -> Body:
+                def multiply(right: Matrix) -> Body:
                     return self.multiply(left, right, sums, q, _Tile(rows, tall, cols, depth, p))
 
                 out += right(q, multiply)
@@ -178,12 +178,12 @@ class Tiles(Nest):
         out += loop("strip", ceil_div(where.rows, s.mc), strip)
         return tuple(out)
 
-    def left(self, where: _Block, i: Expr, k0: Expr) -> _Matrix:
+    def left(self, where: Block, i: Expr, k0: Expr) -> Matrix:
         """Return where the left factor is: row `r` from `i` on, at `k0`."""
         s, place = self.schedule, self.c.left.place
         if s.pack_a:
             stride = const_index(s.kc if s.left == "rows" else s.mc)
-            return _Matrix(self.a_block, lambda r: r * stride if s.left == "rows" else r, stride)
+            return Matrix(self.a_block, lambda r: r * stride if s.left == "rows" else r, stride)
         assert place is not None
         flat = place.flat
 
@@ -191,9 +191,9 @@ class Tiles(Nest):
             return substitute_all(flat, {**where.at, self.c.m.var: i + r, self.c.k.var: k0})
 
         buffer = self.signature.leaves[place.node]
-        return _Matrix(buffer, offset, place.across if s.left == "rows" else place.along)
+        return Matrix(buffer, offset, place.across if s.left == "rows" else place.along)
 
-    def in_place(self, out: list[Stmt], where: _Block) -> Expr:
+    def in_place(self, out: list[Stmt], where: Block) -> Expr:
         """Return how many panels of the block are read where they are: the first ones, each as wide as a tile."""
         c, nr = self.c, self.schedule.nr
         whole = self.let(out, "whole", where.cols // nr)
@@ -204,7 +204,7 @@ class Tiles(Nest):
             return const_index(0)
         return self.let(out, "in_place", select(compare("le", c.m.extent, UNPACKED_ROWS), whole, 0))
 
-    def right(self, where: _Block, in_place: Expr, k0: Expr) -> _Right:
+    def right(self, where: Block, in_place: Expr, k0: Expr) -> Right:
         """Return what chooses, for panel `q`, where the right factor is."""
         s, c, place = self.schedule, self.c, self.c.right.place
         nr = const_index(s.nr)
@@ -212,9 +212,9 @@ class Tiles(Nest):
             axes = right_batch(c)
             batch = flat_index(tuple(where.at[a.var] for a in axes), [a.extent for a in axes], self.extents)
             first = batch * ceil_div(c.n.extent, s.nr) + where.j // s.nr
-            ready = _Matrix(self.panels, lambda q: ((first + q) * c.k.extent + k0) * s.nr, nr)
+            ready = Matrix(self.panels, lambda q: ((first + q) * c.k.extent + k0) * s.nr, nr)
             return lambda q, use: use(ready)
-        packed = _Matrix(self.b_block, lambda q: (q - in_place) * (s.kc * s.nr), nr)
+        packed = Matrix(self.b_block, lambda q: (q - in_place) * (s.kc * s.nr), nr)
         if in_place == const_index(0) or place is None:
             return lambda q, use: use(packed)
         flat = place.flat
@@ -222,24 +222,24 @@ class Tiles(Nest):
         def offset(q: Expr) -> Expr:
             return substitute_all(flat, {**where.at, c.n.var: where.j + q * s.nr, c.k.var: k0})
 
-        here = _Matrix(self.signature.leaves[place.node], offset, place.along)
+        here = Matrix(self.signature.leaves[place.node], offset, place.along)
         if not s.pack_b and divides(s.nr, c.n.extent):
             return lambda q, use: use(here)
         return lambda q, use: (If(compare("lt", q, in_place), use(here), use(packed)),)
 
-    def sums(self, where: _Block, i: Expr, q: Expr) -> _Matrix:
+    def sums(self, where: Block, i: Expr, q: Expr) -> Matrix:
         """Return where the sums of panel `q` are: row `r` from `i` on."""
         c, s = self.c, self.schedule
         if self.target is None:
             stride = const_index(s.block_n)
-            return _Matrix(self.c_block, lambda r: (i - where.i + r) * stride + q * s.nr, stride)
+            return Matrix(self.c_block, lambda r: (i - where.i + r) * stride + q * s.nr, stride)
 
         def offset(r: Expr) -> Expr:
             return (where.batch * c.m.extent + i + r) * c.n.extent + where.j + q * s.nr
 
-        return _Matrix(self.signature.outputs[self.target[0]], offset, c.n.extent)
+        return Matrix(self.signature.outputs[self.target[0]], offset, c.n.extent)
 
-    def multiply(self, left: _Matrix, right: _Matrix, sums: _Matrix, q: Expr, part: _Tile) -> Body:
+    def multiply(self, left: Matrix, right: Matrix, sums: Matrix, q: Expr, part: _Tile) -> Body:
         """Return the calls of the microkernels on a strip of rows and panel `q`."""
         s = self.schedule
 
@@ -292,7 +292,7 @@ class Tiles(Nest):
 
         return loop("x", rows if by_rows else depth, row)
 
-    def pack_right(self, where: _Block, in_place: Expr, k0: Expr, depth: Expr) -> Body:
+    def pack_right(self, where: Block, in_place: Expr, k0: Expr, depth: Expr) -> Body:
         """Return the copy of the panels after the first `in_place` to ``b_block[q, k, l]``, with zeros past the end.
 
         Where rows are contiguous, a row is dealt to all panels before the next is read; else one panel is filled after
@@ -320,7 +320,7 @@ class Tiles(Nest):
         last = loop("kk", depth, lambda kk: piece(whole, kk, rest))
         return (*body, *(last if isinstance(rest, Const) else (If(compare("gt", rest, 0), last),)))
 
-    def epilogue(self, where: _Block, i: Expr, q: Expr, rows: Expr, cols: Expr) -> Body:
+    def epilogue(self, where: Block, i: Expr, q: Expr, rows: Expr, cols: Expr) -> Body:
         """Return the rest of the group on a strip of rows and panel `q`."""
 
         def row(r: Expr) -> Body:

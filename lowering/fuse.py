@@ -9,6 +9,7 @@ the group, spread over workers) and, for reductions, `inner` axes (folded). The 
 - ``contract``: one matrix product whose operands may be computed while packing, and whose element is the start of a map
   over `rows`: the epilogue.
 - ``kernel``: one operator that states its own loops, between arrays in memory; `rows` are the axes of its result.
+- ``stages``: several of these, computed a block of rows at a time (`lowering.stage` joins them).
 
 Nodes are taken from the results to the inputs, so when a node's turn comes, all its readers have a home and have said
 at which subscripts they want it. Then it is computed inside its readers (recomputed, if cheap, in several), becomes one
@@ -39,7 +40,7 @@ from lowering.trace import (
     unflatten_index,
 )
 
-GroupKind: TypeAlias = Literal["map", "reduce", "contract", "kernel"]
+GroupKind: TypeAlias = Literal["map", "reduce", "contract", "kernel", "stages"]
 
 #: Work per element: a node at most this heavy is recomputed rather than stored when several places want it.
 CHEAP = 4
@@ -63,7 +64,7 @@ class FusionGroup:
     `outputs` are the elements written to memory, `reductions` those folded over `inner`, in topological order, each
     with its subscripts in terms of the axes' variables. `members` are all nodes computed here, `leaves` those read
     from memory, `wanted` the subscripts at which each of both is used. `contract` is the matrix product of a
-    ``contract`` group, at subscripts `rows`.
+    ``contract`` group, at subscripts `rows`; `stages` are the groups that one of kind ``stages`` consists of.
     """
 
     kind: GroupKind
@@ -75,6 +76,7 @@ class FusionGroup:
     leaves: tuple[Node, ...]
     wanted: Mapping[Node, tuple[Subscripts | None, ...]]
     contract: Node | None = None
+    stages: tuple[FusionGroup, ...] = ()
 
     @property
     def extents(self) -> dict[Var, Expr]:

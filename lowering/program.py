@@ -25,7 +25,8 @@ from jitflow.types import dim_of, dim_text, element_count
 from lowering import cpu
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
-from lowering.contract import PackedOperand, build_contract, build_pack, packed_operand
+from lowering.build_stages import PackedFactor, build_stages, packed_factors
+from lowering.contract import PackedOperand, build_contract, build_pack
 from lowering.fuse import COSTLY, FusionGroup, fuse
 from lowering.llvm import emit_module, parallel_chunk, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
@@ -50,6 +51,7 @@ from lowering.plan_llvm import emit_measure, emit_run, shares_work
 from lowering.report import show_report
 from lowering.schedule import Schedule, choose_contraction
 from lowering.signature import notes_of
+from lowering.stage import StageSchedule, choose_stages, kept_by, stage
 from lowering.target import Target
 from lowering.text import show
 from lowering.trace import literal_of
@@ -224,12 +226,18 @@ def prepare(
     fused: bool,
     gap: int,
     clock: Clock,
+    target: Target | None = None,
 ) -> Frame:
-    """Return the groups of `fetches` and all that is decided before kernels are built; see :func:`lower`."""
+    """Return the groups of `fetches` and all that is decided before kernels are built; see :func:`lower`.
+
+    With a `target`, groups that hand arrays on row by row are joined for it (`lowering.stage`).
+    """
     leaves = {*inputs, *static}
     start = time.perf_counter()
     order = toposort(fetches, leaves)
     groups = tuple(fuse(fetches, leaves, enabled=fused))
+    if fused and target is not None:
+        groups = stage(groups, fetches, target)
     clock("fuse", f"{len(order)} nodes", time.perf_counter() - start)
     sizes, slots, solved = bind_dims(inputs)
     known_leaves = {x for x in (*original, *order) if x in leaves or x.op.source}
@@ -261,7 +269,7 @@ def lower(
     `gap` are bytes to leave unused after each array of the arena, for debugging.
     Expects primitive operators only. Raises GraphError if the inputs do not determine a dim.
     """
-    frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock)
+    frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock, target=target)
     groups, places = frame.groups, frame.places
     kernels: dict[Any, tuple[Kernel, Kernel]] = {}
     sharing: dict[Any, list[FusionGroup]] = {}
@@ -270,16 +278,14 @@ def lower(
     scratch: list[Expr] = []
     packed: dict[tuple[Node, str], Packed] = {}
     for group in groups:
-        schedule = choose_contraction(group, target) if group.kind == "contract" else _NO_PRODUCT
-        operand = packed_operand(group, schedule)
-        if operand is not None and not _is_packable(operand, places):
-            operand = None
-        key = (group_key(group), operand is None)
+        schedule = choose_stages(group, target) if group.kind == "stages" else choose_contraction(group, target)
+        factors = [f for f in packed_factors(group, schedule) if _is_packable(f.operand, places)]
+        key = (group_key(group), *(group.leaves.index(f.operand.node) for f in factors))
         made = kernels.get(key)
         if made is None:
             start = time.perf_counter()
             name = f"k{len(kernels)}_{label_of(group, names)}"
-            kernel = _build(group, name, local_names(group, names), schedule, operand)
+            kernel = _build(group, name, local_names(group, names), schedule, [f.operand for f in factors])
             clock("build", name, time.perf_counter() - start)
             start = time.perf_counter()
             final = run_pipeline(kernel, target, observer=observer, check=check)
@@ -292,11 +298,11 @@ def lower(
         status = len(checks) if fallible else None
         checks += [_check_message(n, names) for n in fallible]
         here = dict(places)
-        if operand is not None:
-            at = (operand.node, operand.layout)
+        for f in factors:
+            at = (f.operand.node, f.operand.layout)
             if at not in packed:
-                packed[at] = _pack(group, f"p{len(packed)}_{names[operand.node]}", names, schedule, operand, target)
-            here[operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
+                packed[at] = _pack(f, f"p{len(packed)}_{names[f.operand.node]}", names, target)
+            here[f.operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
         arguments = tuple(here[n] for n in (*group.leaves, *(n for n, _ in group.outputs)))
         steps.append(Launch(final, arguments, final.dims, status, parallel_chunk(final)))
     steps += frame.copies(fetches)
@@ -325,33 +331,29 @@ def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:
     return places[operand.node].space == "const" and not any(free_vars(d) for d in operand.shape)
 
 
-#: The schedule of groups without a matrix product.
-_NO_PRODUCT = Schedule("strips", reasons=("no product",))
-
-
 def _build(
-    group: FusionGroup, name: str, names: Mapping[Node, str], schedule: Schedule, operand: PackedOperand | None
-) -> Kernel:
-    """Return the kernel of `group` for a CPU."""
-    if schedule.form == "strips":
-        return build(group, name, names)
-    packed = {} if operand is None else {operand.node: operand.buffer(f"{names[operand.node]}_packed")}
-    return build_contract(group, name, names, schedule, packed)
-
-
-def _pack(
     group: FusionGroup,
     name: str,
     names: Mapping[Node, str],
-    schedule: Schedule,
-    operand: PackedOperand,
-    target: Target,
-) -> Packed:
-    """Return how the constant factor of `group` is packed when a session starts."""
+    schedule: Schedule | StageSchedule,
+    operands: Iterable[PackedOperand],
+) -> Kernel:
+    """Return the kernel of `group` for a CPU."""
+    packed = {x.node: x.buffer(f"{names[x.node]}_packed") for x in operands}
+    if isinstance(schedule, StageSchedule):
+        return build_stages(group, name, names, schedule, packed)
+    if schedule.form == "strips":
+        return build(group, name, names)
+    return build_contract(group, name, names, schedule, packed)
+
+
+def _pack(factor: PackedFactor, name: str, names: Mapping[Node, str], target: Target) -> Packed:
+    """Return how a constant factor is packed when a session starts."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    kernel = run_pipeline(build_pack(group, plain, local_names(group, names), schedule), target)
+    operand = factor.operand
+    built = build_pack(factor.group, plain, local_names(factor.group, names), factor.schedule)
     shape = tuple(evaluate_index(d, {}) for d in operand.shape)
-    return Packed(operand.node, operand.dtype, shape, operand.layout, kernel)
+    return Packed(operand.node, operand.dtype, shape, operand.layout, run_pipeline(built, target))
 
 
 def pack_program(packed: Sequence[Packed], names: Mapping[Node, str], target: Target, clock: Clock) -> Program:
@@ -437,6 +439,7 @@ def group_key(group: FusionGroup) -> Any:
         elements(group.outputs),
         elements(group.reductions),
         None if group.contract is None else number[group.contract],
+        tuple((group_key(s), tuple(number.get(n) for n in (*s.leaves, *s.members))) for s in group.stages),
     )
 
 
@@ -533,6 +536,11 @@ def show_group(group: FusionGroup, number: int, names: Mapping[Node, str]) -> st
     axes = ", ".join(f"{a.var.name} in {dim_text(dim_of(a.extent))}" for a in group.rows)
     inner = ", ".join(f"{a.var.name} in {dim_text(dim_of(a.extent))}" for a in group.inner)
     head = f"group {number} {group.kind} over ({axes})" + (f" folding ({inner})" if inner else "")
-    lines = [head + ":", *(f"  {line}" for line in notes_of(group, local_names(group, names)))]
+    lines = [head + ":"]
+    for s in group.stages or (group,):
+        lines += [f"  stage {s.kind}"] * bool(group.stages)
+        lines += [f"  {line}" for line in notes_of(s, local_names(s, names))]
+    if group.stages:
+        lines.append(f"  keeps {', '.join(names.get(n, n.op.name) for n in kept_by(group))}")
     lines.append(f"  writes {', '.join(names.get(n, n.op.name) for n, _ in group.outputs)}")
     return "\n".join(lines) + "\n"

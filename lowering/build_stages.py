@@ -1,0 +1,318 @@
+"""A group of stages and a StageSchedule into a kernel: a block of rows goes through all stages before the next one.
+
+For each run of blocks, in parallel::
+
+    for each product: pack its right factor             unless it is packed ahead, or read in place
+    for each block of rows:
+      for each stage: what it computes of these rows    from memory and from what the stages before have kept
+
+What is kept lies in scratch, as large as a block: element (b, i, c) of an array with rows of w elements is element
+``(i - first row) * w + c``. The stages are built by the modules that build them alone, and so with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from jitflow.expr import Buffer, Const, Expr, Var, const_index, maximum, minimum
+from jitflow.graph import Node
+from jitflow.simplify import simplify_index
+from lowering.analysis.contraction import Contraction
+from lowering.build_lanes import build_lanes
+from lowering.contract_nest import ceil_div, contraction, divides, part_of
+from lowering.contract_pack import PackedOperand, packed_operand
+from lowering.contract_tiles import Block, Matrix, Right, Tiles
+from lowering.fuse import Axis, FusionGroup
+from lowering.loop_ir import Alloc, Body, Kernel, Let, Stmt
+from lowering.microkernel import loop
+from lowering.nest import position_on, real_axes
+from lowering.schedule import Schedule
+from lowering.signature import Signature, make_kernel, notes_of, signature_of
+from lowering.stage import Spine, StageSchedule, kept_by, row_width, spine_of
+from lowering.trace import Subscripts, Values, flat_index, unflatten_index
+
+
+@dataclass(frozen=True, eq=False)
+class _StageSignature(Signature):
+    """The arguments of a stage, some of which are `kept`: the buffer of a block, and the elements of a row.
+
+    Row `origin` of all batches is the first one of a block; `inside` are the bounds of variables around the stage.
+    """
+
+    kept: Mapping[Node, tuple[Buffer, Expr]]
+    origin: Expr
+    inside: Mapping[Var, Expr]
+
+    def address(self, node: Node, at: Subscripts) -> Subscripts:
+        if node not in self.kept:
+            return super().address(node, at)
+        width = self.kept[node][1]
+        return (simplify_index(flat_index(at, node.shape) - self.origin * width),)
+
+    def values(self, extents: Mapping[Var, Expr]) -> Values:
+        return super().values({**self.inside, **extents})
+
+
+class _StageTiles(Tiles):
+    """A product as a stage: all columns of a block of rows; `panels` hold its right factor, packed before."""
+
+    def __init__(
+        self,
+        group: FusionGroup,
+        c: Contraction,
+        signature: _StageSignature,
+        schedule: Schedule,
+        panels: Buffer | None,
+        *,
+        ahead: bool,
+    ) -> None:
+        super().__init__(group, c, signature, schedule, panels)
+        self.kept, self.origin, self.ahead = signature.kept, signature.origin, ahead
+        width = simplify_index(ceil_div(c.n.extent, schedule.nr) * schedule.nr)
+        self.c_block = Buffer("c_block", self.dtype, (const_index(schedule.block_m), width), "scratch", 64)
+
+    def left(self, where: Block, i: Expr, k0: Expr) -> Matrix:
+        place = self.c.left.place
+        found = super().left(where, i, k0)
+        return found if self.schedule.pack_a or place is None else self._in_block(place.node, found)
+
+    def sums(self, where: Block, i: Expr, q: Expr) -> Matrix:
+        found = super().sums(where, i, q)
+        return found if self.target is None else self._in_block(self.target[0], found)
+
+    def right(self, where: Block, in_place: Expr, k0: Expr) -> Right:
+        if self.panels is None or self.ahead:
+            return super().right(where, in_place, k0)
+        depth, nr = self.c.k.extent, self.schedule.nr
+        packed = Matrix(self.panels, lambda q: (q * depth + k0) * nr, const_index(nr))
+        return lambda q, use: use(packed)
+
+    def _in_block(self, node: Node, matrix: Matrix) -> Matrix:
+        """Return where `matrix`, a part of the array of `node`, is, if that is kept."""
+        if node not in self.kept:
+            return matrix
+        base = self.origin * self.kept[node][1]
+        return Matrix(matrix.buffer, lambda r: matrix.offset(r) - base, matrix.stride)
+
+    def rows_of(self, batch: Expr, at: Mapping[Var, Expr], first: Expr, rows: Expr) -> Body:
+        """Return the statements that compute `rows` rows from `first` on."""
+        c = self.c
+        out: list[Stmt] = [Alloc(b) for b in self.scratch()]
+        k_blocks = self.let(out, "k_blocks", maximum(ceil_div(c.k.extent, self.schedule.kc), const_index(1)))
+        k_step = self.let(out, "k_step", (c.k.extent + (k_blocks - 1)) // k_blocks)
+        block = Block(batch, at, first, const_index(0), rows, c.n.extent)
+        return (*out, *loop("p", k_blocks, lambda p: self.k_block(block, p, k_blocks, k_step)))
+
+    def pack_all(self, at: Mapping[Var, Expr]) -> Body:
+        """Return the statements that pack the whole right factor of a batch."""
+        c, nr = self.c, self.schedule.nr
+        panels = self.panels
+        if panels is None or self.ahead:
+            return ()
+        count = ceil_div(c.n.extent, nr)
+
+        def piece(q: Expr, k: Expr) -> Body:
+            out: list[Stmt] = []
+            if isinstance(k, Var):
+                self.extents[k] = c.k.extent
+            n0 = simplify_index(q * nr)
+            width = const_index(nr) if divides(nr, c.n.extent) else minimum(c.n.extent - n0, const_index(nr))
+            width = self.let(out, "width", width)
+            return (*out, *self.piece(at, n0, width, k, panels, (q, k)))
+
+        if c.right.unit == "along":
+            return loop("q", count, lambda q: loop("kk", c.k.extent, lambda k: piece(q, k)))
+        return loop("kk", c.k.extent, lambda k: loop("q", count, lambda q: piece(q, k)))
+
+
+def build_stages(
+    group: FusionGroup,
+    name: str,
+    names: Mapping[Node, str],
+    schedule: StageSchedule,
+    packed: Mapping[Node, Buffer] | None = None,
+) -> Kernel:
+    """Return the kernel of `group`. Its parameters are those of `lowering.signature.signature_of`.
+
+    `packed` gives, in the place of a leaf, the buffer that the kernel of `lowering.contract_pack` has filled from it.
+    """
+    return _Stages(group, names, schedule, packed or {}).kernel(name)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedFactor:
+    """The right factor of a product, `group` or a stage of it, that can be packed ahead, and how the product runs."""
+
+    group: FusionGroup
+    schedule: Schedule
+    operand: PackedOperand
+
+
+def packed_factors(group: FusionGroup, schedule: Schedule | StageSchedule) -> list[PackedFactor]:
+    """Return what can be packed ahead for `group`: arrays that only one of its stages reads."""
+    if isinstance(schedule, Schedule):
+        operand = packed_operand(group, schedule) if group.kind == "contract" else None
+        return [] if operand is None else [PackedFactor(group, schedule, operand)]
+    found = []
+    for s, product in zip(group.stages, schedule.products, strict=True):
+        operand = None if product is None else packed_operand(s, product)
+        if product is None or operand is None or operand.node not in group.leaves:
+            continue
+        if sum(operand.node in x.leaves for x in group.stages) == 1:
+            found.append(PackedFactor(s, product, operand))
+    return found
+
+
+#: Given the first row of a block and how many rows it has: the statements of a stage.
+_Rows: TypeAlias = Callable[[Expr, Expr], Body]
+
+
+class _Stages:
+    """What the stages share: their arguments, what they keep, the loops around them."""
+
+    def __init__(
+        self, group: FusionGroup, names: Mapping[Node, str], schedule: StageSchedule, packed: Mapping[Node, Buffer]
+    ) -> None:
+        self.group, self.names, self.schedule, self.packed = group, names, schedule, packed
+        spine = spine_of(next(s for s in group.stages if s.kind == "contract"))
+        assert spine is not None
+        self.spine: Spine = spine
+        self.signature = staged_signature(group, names, packed)
+        self.kept = self._kept()
+        self.callees: dict[str, Kernel] = {}
+
+    def _kept(self) -> dict[Node, tuple[Buffer, Expr]]:
+        """Return the buffers of what the stages hand on."""
+        found = {}
+        nodes = set(kept_by(self.group))
+        for s in self.group.stages:
+            for node, at in s.outputs:
+                if node in nodes:
+                    width = row_width(s, self._spine_of(s), node, at)
+                    assert width is not None
+                    size = simplify_index(width * self.schedule.block)
+                    found[node] = Buffer(self.names[node], node.dtype, (size,), "scratch", 64), width
+        return found
+
+    def _spine_of(self, s: FusionGroup) -> Spine:
+        spine = spine_of(s, self.spine)
+        assert spine is not None
+        return spine
+
+    def kernel(self, name: str) -> Kernel:
+        """Return the whole kernel."""
+        s, extent = self.schedule, self.spine.extent
+        top: list[Stmt] = []
+        length = s.block * s.shared
+        runs = _let(top, "runs", ceil_div(extent, length))
+
+        def run(t: Expr) -> Body:
+            out: list[Stmt] = [Alloc(b) for b, _ in self.kept.values()]
+            batch = _let(out, "batch", t // runs)
+            start = _let(out, "start", t % runs * length)
+            stages = [self._stage(out, x, p, batch) for x, p in zip(self.group.stages, s.products, strict=True)]
+
+            def block(q: Expr) -> Body:
+                out: list[Stmt] = []
+                first = _let(out, "first", start + q * s.block)
+                rows = _let(out, "rows", part_of(extent, first, s.block))
+                for make in stages:
+                    out += make(first, rows)
+                return tuple(out)
+
+            blocks = ceil_div(part_of(extent, start, length), s.block)
+            return (*out, *loop("block", blocks, block))
+
+        top += loop("t", simplify_index(self.spine.batches * runs), run, "parallel")
+        notes = (*notes_of(self.group, self.names), str(s))
+        k = make_kernel(name, self.signature, tuple(top), notes)
+        return Kernel(k.name, k.params, k.dims, k.body, k.reads, k.notes, tuple(self.callees.values()))
+
+    def _stage(self, out: list[Stmt], s: FusionGroup, schedule: Schedule | None, batch: Expr) -> _Rows:
+        """Append to `out` what a stage does once for all blocks, and return what it does for each."""
+        return self._folded(out, s, batch) if schedule is None else self._product(out, s, schedule, batch)
+
+    def _arguments(self, s: FusionGroup, origin: Expr, inside: Mapping[Var, Expr]) -> _StageSignature:
+        mine = {n: b for n, (b, _) in self.kept.items()}
+        leaves = {n: mine.get(n) or self.signature.leaves[n] for n in s.leaves}
+        outputs = {n: mine.get(n) or self.signature.outputs[n] for n, _ in s.outputs}
+        return _StageSignature(leaves, outputs, None, self.kept, origin, inside)
+
+    def _product(self, out: list[Stmt], s: FusionGroup, schedule: Schedule, batch: Expr) -> _Rows:
+        c = contraction(s)
+        operand = packed_operand(s, schedule)
+        panels = None if operand is None else self.packed.get(operand.node)
+        ahead = panels is not None
+        if panels is None and schedule.pack_b:
+            shape = (ceil_div(c.n.extent, schedule.nr), c.k.extent, const_index(schedule.nr))
+            panels = Buffer("panels", c.node.dtype, shape, "scratch", 64)
+            out.append(Alloc(panels))
+        packer = _StageTiles(s, c, self._arguments(s, const_index(0), {}), schedule, panels, ahead=ahead)
+        at = packer.unflatten(out, c.batch, batch)
+        out += packer.pack_all(at)
+        before = flat_index(tuple(at[a.var] for a in c.batch), [a.extent for a in c.batch]) * c.m.extent
+
+        def rows(first: Expr, count: Expr) -> Body:
+            signature = self._arguments(s, simplify_index(before + first), {})
+            tiles = _StageTiles(s, c, signature, schedule, panels, ahead=ahead)
+            tiles.extents.update(packer.extents)
+            body = tiles.rows_of(batch, at, first, count)
+            self.callees.update(tiles.callees)
+            return body
+
+        return rows
+
+    def _folded(self, out: list[Stmt], s: FusionGroup, batch: Expr) -> _Rows:
+        spine = self._spine_of(s)
+        _bind(out, spine.batch, batch)
+        before = flat_index(tuple(map(position_on, spine.batch)), [a.extent for a in spine.batch]) * spine.extent
+        inside = {a.var: a.extent for a in spine.axes}
+
+        def rows(first: Expr, count: Expr) -> Body:
+            signature = self._arguments(s, simplify_index(before + first), inside)
+            inner = build_lanes(replace(s, rows=()), signature)
+
+            def row(r: Expr) -> Body:
+                out: list[Stmt] = []
+                _bind(out, spine.rows, first + r)
+                return (*out, *inner)
+
+            return loop("r", count, row)
+
+        return rows
+
+
+def _let(out: list[Stmt], name: str, value: Expr) -> Expr:
+    """Return `value`, bound to a variable if that is worth it."""
+    value = simplify_index(value)
+    if isinstance(value, (Const, Var)):
+        return value
+    var = Var(name, floor=0)
+    out.append(Let(var, value))
+    return var
+
+
+def _bind(out: list[Stmt], axes: Sequence[Axis], position: Expr) -> None:
+    """Bind the variables of `axes` to their values at row-major `position`."""
+    real = real_axes(axes)
+    if len(real) > 1:
+        position = _let(out, "row", position)
+    for a, value in zip(real, unflatten_index(position, [a.extent for a in real]), strict=True):
+        out.append(Let(a.var, simplify_index(value)))
+
+
+def staged_signature(group: FusionGroup, names: Mapping[Node, str], packed: Mapping[Node, Buffer]) -> Signature:
+    """Return the arguments of a group of stages: an array that one of them takes as one-dimensional is so for all."""
+    leaves: dict[Node, Buffer] = {}
+    outputs: dict[Node, Buffer] = {}
+    for s in group.stages:
+        mine = signature_of(s, names)
+        for found, wanted in ((leaves, mine.leaves), (outputs, mine.outputs)):
+            for node, b in wanted.items():
+                if node not in found or len(b.shape) < len(found[node].shape):
+                    found[node] = b
+    return Signature(
+        {n: packed.get(n) or leaves[n] for n in group.leaves}, {n: outputs[n] for n, _ in group.outputs}, None
+    )
