@@ -46,7 +46,7 @@ from lowering.pool import pool_object
 from lowering.program import Program, find_static, lower, pack_program
 from lowering.target import Target, from_name, host
 from runtime.arenas import ArenaPool, aligned_array
-from runtime.buffers import check_out, check_outs_apart
+from runtime.buffers import check_out, check_outs_apart, copy_array
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
 from runtime.threads import MAX_WORKERS, Team, processors, team
@@ -669,7 +669,7 @@ class _Rearranged:
         targets = [check_out(a, y, arrays[k].shape) for a, y, k in zip(given, specs, self._results, strict=True)]
         check_outs_apart(targets, specs)
         for target, k in zip(targets, self._results, strict=True):
-            np.copyto(target, arrays[k])
+            copy_array(target, arrays[k])
         return out
 
 

@@ -19,6 +19,11 @@ from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: Bytes from which on an array that is turned is copied in blocks of so many lines and elements of each: of sizes up
+#: to 1024 these were the fastest, for 1, 4 and 8 bytes an element.
+BLOCKED_FROM = 64 << 10
+BLOCK_ACROSS, BLOCK_ALONG = 256, 64
+
 _CONTAINERS = (list, tuple)
 _PYTHON_SCALARS = (bool, int, float)
 #: Which declared kinds (see `DType.kind`) each Python scalar type converts to: bool < int < float, as in NEP 50.
@@ -60,11 +65,38 @@ def _in_place(array: Array, spec: ArraySpec) -> Array:
     if flags.c_contiguous and flags.aligned and array.dtype == of:
         return array
     try:
-        return np.array(array, dtype=of, order="C", copy=True)
+        copied = np.empty(array.shape, of)
     except MemoryError:
         what = f"a contiguous copy of input {spec.name!r} of shape {array.shape}"
         message = f"no memory for {array.size * array.itemsize} bytes of {what}"
         raise OutOfMemoryError(at_site(message, spec.site)) from None
+    copy_array(copied, array)
+    return copied
+
+
+def copy_array(target: Array, source: Array) -> None:
+    """Copy `source` to `target`, of the same shape and kind but any layout.
+
+    One that is turned against the other is copied in blocks, of which every line touched stays in the first cache:
+    numpy goes through `target` row by row, which takes up to ten times as long.
+    """
+    across, along = _unit_axis(source), _unit_axis(target)
+    if across == along or min(across, along) < 0 or target.nbytes < BLOCKED_FROM:
+        np.copyto(target, source)
+        return
+    block: list[slice] = [slice(None)] * target.ndim
+    for i in range(0, target.shape[across], BLOCK_ACROSS):
+        block[across] = slice(i, i + BLOCK_ACROSS)
+        for j in range(0, target.shape[along], BLOCK_ALONG):
+            block[along] = slice(j, j + BLOCK_ALONG)
+            np.copyto(target[tuple(block)], source[tuple(block)])
+
+
+def _unit_axis(array: Array) -> int:
+    """Return the axis along which neighbours are nearest in memory, but not the same; -1 if there is none."""
+    lines = enumerate(zip(array.strides, array.shape, strict=True))
+    steps = [(abs(stride), k) for k, (stride, n) in lines if n > 1 and stride]
+    return min(steps)[1] if steps else -1
 
 
 def _from_foreign(value: object, spec: ArraySpec) -> Array:

@@ -45,6 +45,7 @@ from runtime.buffers import (
     canonicalize,
     check_out,
     check_outs_apart,
+    copy_array,
     is_plain,
     part_overlaps,
 )
@@ -253,7 +254,7 @@ class PortableEntry:
                 return results
             for target, result in zip(targets, results, strict=True):
                 if result is not target:
-                    np.copyto(target, result)
+                    copy_array(target, result)
             return targets
 
     def _make_output(self, spec: OutputSpec, shape: tuple[int, ...]) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import jitflow as jf
 from jitflow.dtypes import (
     DType,
     bfloat16,
@@ -32,6 +33,7 @@ from runtime.buffers import (
     canonicalize,
     check_out,
     check_outs_apart,
+    copy_array,
     part_overlaps,
 )
 
@@ -412,3 +414,52 @@ def test_inputs_in_the_way_of_outputs_are_copied() -> None:
     np.testing.assert_array_equal(apart[0], [0, 1, 2, 3])
     assert apart[1] is inputs[1]
     assert apart[2] is inputs[2]
+
+
+# -- copies
+
+
+def _turned(shape: tuple[int, ...], order: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
+    """Return an array of `shape` whose axes lie in memory in the order `order`, the last one nearest."""
+    stored = np.arange(math.prod(shape)).astype(dtype).reshape([shape[k] for k in order])
+    return stored.transpose(np.argsort(order))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4", ">f8"])
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [((700, 513), (1, 0)), ((513, 257), (0, 1)), ((3, 301, 302), (1, 2, 0)), ((70, 3, 5, 90), (3, 2, 1, 0))],
+)
+def test_copies_of_any_layout_are_exact(dtype: str, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+    source = _turned(shape, order, dtype)
+    want = source.tolist()
+    for view in (source, source[::-1, ..., ::-1], source[1:, ..., 2:]):
+        target = np.zeros(view.shape, source.dtype.newbyteorder("="))
+        copy_array(target, view)
+        np.testing.assert_array_equal(target, view)
+        back = np.zeros_like(view)
+        copy_array(back, target)
+        np.testing.assert_array_equal(back, view)
+    assert source.tolist() == want
+
+
+def test_copies_of_repeated_and_of_single_elements() -> None:
+    for source in (np.broadcast_to(np.float32(3), (300, 400)), np.broadcast_to(np.arange(300.0)[:, None], (300, 400))):
+        target = np.zeros(source.shape, source.dtype)
+        copy_array(target, source)
+        np.testing.assert_array_equal(target, source)
+    for shape in ((), (1, 1), (0, 5)):
+        target = np.zeros(shape)
+        copy_array(target, np.ones(shape))
+        assert target.sum() == target.size
+
+
+def test_feeds_and_outs_that_are_turned() -> None:
+    x = jf.placeholder("x", jf.float32, ("n", "m"))
+    given = _turned((300, 401), (1, 0), "f4")
+    out = _turned((300, 401), (1, 0), "f4") * 0
+    with jf.Session(x + 1.0) as session:
+        function = session.function([x], x + 1.0)
+        assert function(given, out=out) is out
+    np.testing.assert_array_equal(out, given + 1)
+    assert out.flags.f_contiguous
