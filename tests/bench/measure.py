@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 #: Short calls are repeated within a turn until it takes this long.
 _TURN = 1e-3
 #: Calls longer than this are not run once more before each turn to have their data in the caches again.
-_COLD = 0.02
+COLD = 0.02
 
 Turn = Callable[[], float]
 
@@ -43,7 +43,7 @@ def turn_of(call: Callable[[], Any]) -> Turn:
     repeats = max(1, min(20_000, int(_TURN / estimate)))
 
     def turn() -> float:
-        if estimate < _COLD:
+        if estimate < COLD:
             call()
         start = time.perf_counter()
         for _ in range(repeats):
