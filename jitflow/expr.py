@@ -392,7 +392,7 @@ class Reduce(Expr):
     **Order.** With ``lanes == 1`` elements are folded one by one in row-major order of `vars`. Otherwise the
     innermost variable k is dealt to `lanes` accumulators, element k to accumulator ``k % lanes``, each folded in
     increasing order from the identity; the accumulators are then halved (i with i + lanes/2, ...) to one value.
-    ``contract`` marks an add of products: one chain of Fma over increasing k, starting from 0.
+    ``contract`` marks an add of products: chains of Fma over increasing k, starting from 0.
     These orders are part of the meaning: every schedule keeps them.
     """
 

@@ -572,10 +572,15 @@ def _form(node: Node) -> str:
     key = (node.op.name, node.dtype)
     form = _FORMS.get(key)
     if form is None:
-        index = tuple(Var("i", INDEX, floor=0) for _ in node.shape)
-        expr = trace(node, index).expr
+        expr = trace(node, _anywhere(node)).expr
         form = "map"
         if isinstance(expr, Reduce):
             form = "contract" if expr.contract else "reduce"
         _FORMS[key] = form
+    if form == "contract" and node.shape[-1:] == (1,) and _reduce_of(node, _anywhere(node)).lanes > 1:
+        return "reduce"  # products with a column are added in lanes, as sums are
     return form
+
+
+def _anywhere(node: Node) -> Subscripts:
+    return tuple(Var("i", INDEX, floor=0) for _ in node.shape)

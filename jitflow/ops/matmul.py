@@ -18,8 +18,9 @@ from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, define_op
 from jitflow.ops.broadcast import reduce_over, reduce_sum_op
 from jitflow.ops.cast import cast_array, promoted
 from jitflow.ops.elementwise import multiply_op
+from jitflow.ops.fold import reduce_lanes
 from jitflow.ops.logic import logical_and_op
-from jitflow.ops.movement import permute_dims, reshape_op, reshape_to
+from jitflow.ops.movement import matrix_transpose, permute_dims, permute_dims_op, reshape_op, reshape_to
 from jitflow.ops.reduce import reduce_any_op
 from jitflow.ops.testdata import Array, draw, edges, is_thorough
 from jitflow.public import public
@@ -48,7 +49,11 @@ def _batch(index: tuple[Expr, ...], x: Reader) -> tuple[Expr, ...]:
 
 
 def _element(index: Index, a: Reader, b: Reader) -> Expr:
-    """One chain over increasing k: fused multiply-adds for numbers, "or" of "and" for bool."""
+    """Fused multiply-adds for numbers, "or" of "and" for bool.
+
+    They are one chain over increasing k, which has its fellows along a row of the result. A column has none, so its
+    elements are added in as many lanes as a sum's.
+    """
     k = Var("k", floor=0)
     *batch, i, j = index
     left = a(*_batch(tuple(batch), a), i, k)
@@ -56,7 +61,8 @@ def _element(index: Index, a: Reader, b: Reader) -> Expr:
     extent = as_index(a.type.shape[-1])
     if a.type.dtype is bool_:
         return Reduce("or", (k,), (extent,), left & right)
-    return Reduce("add", (k,), (extent,), left * right, contract=True)
+    lanes = reduce_lanes(a.type.dtype, (a.type.shape[-1],), (0,)) if b.type.shape[-1] == 1 else 1
+    return Reduce("add", (k,), (extent,), left * right, lanes=lanes, contract=True)
 
 
 def _numpy(a: Array, b: Array) -> Array:
@@ -133,8 +139,9 @@ matmul_op: OpDef = define_op(
 def matmul(x1: Operand, x2: Operand, /) -> Node:
     """Return the matrix product of the last two axes; the axes before them broadcast.
 
-    Floats are added by one chain of fused multiply-adds over increasing k. Integers wrap around; of bool it is whether
-    any pair is true.
+    Floats are added by one chain of fused multiply-adds over increasing k; in a product with a column, and in a row
+    times a transposed matrix, in lanes like those of ``sum``. Integers wrap around; of bool it is whether any pair is
+    true.
 
     Parameters
     ----------
@@ -159,11 +166,28 @@ def matmul(x1: Operand, x2: Operand, /) -> Node:
         raise located(ShapeError(f"{what}: a 0-d tensor has no axis to contract; use multiply"))
     left = reshape_op(a, shape=(1, *a.shape)) if len(a.shape) == 1 else a
     right = reshape_op(b, shape=(*b.shape, 1)) if len(b.shape) == 1 else b
-    out = matmul_op(left, right)
+    out = matrix_product(left, right)
     shape = out.shape[:-2]
     shape += () if len(a.shape) == 1 else (out.shape[-2],)
     shape += () if len(b.shape) == 1 else (out.shape[-1],)
     return out if shape == out.shape else reshape_op(out, shape=shape)
+
+
+def matrix_product(a: Node, b: Node) -> Node:
+    """Return the product of matrices; of a vector and a transposed matrix by way of the matrix itself.
+
+    A row times a matrix adds up its rows, a matrix times a column multiplies its rows: either reads rows.
+    """
+    is_row, is_column = a.shape[-2] == 1, b.shape[-1] == 1
+    if is_row is is_column or not _is_transposed(b if is_row else a):
+        return matmul_op(a, b)
+    out = matmul_op(matrix_transpose(b), matrix_transpose(a))
+    return reshape_to(out, (*out.shape[:-2], out.shape[-1], out.shape[-2]))
+
+
+def _is_transposed(x: Node) -> bool:
+    """Tell whether neighbours in the columns of `x` are neighbours in the tensor it was permuted from."""
+    return x.op is permute_dims_op and dict(x.attrs)["axes"][-2] == len(x.shape) - 1
 
 
 # ---- products of labelled axes
@@ -191,7 +215,7 @@ def contract(a: Node, a_labels: Labels, b: Node, b_labels: Labels, keep: Labels)
     else:
         left = _merged(_arranged(a, a_labels, (*batch, *rows, *along)), len(batch), len(rows))
         right = _merged(_arranged(b, b_labels, (*batch, *along, *cols)), len(batch), len(along))
-        out = matmul_op(left, right)
+        out = matrix_product(left, right)
     found = (*batch, *rows, *cols)
     out = reshape_to(out, tuple(sizes[k] for k in found))
     return permute_dims(out, tuple(found.index(k) for k in keep))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import jitflow as jf
 from jitflow.expr import Expr
 from lowering.analysis.contraction import Contraction, contraction_of
+from lowering.reduction import reduce_of
 from lowering.text import show
 from tests.support.lowered import groups_of
 
@@ -46,11 +49,33 @@ def test_axes_of_both_factors_are_the_batch() -> None:
 
 
 def test_a_column_is_turned_around() -> None:
-    c = product(tensor("a", "m", "k") @ tensor("b", "k", 1))
+    c = product(tensor("a", "m", 1) @ tensor("b", 1, 1))
     assert text(c.m.extent, c.n.extent) == ["1", "m"]
     assert c.right.place is not None
     assert c.right.place.node.name == "a"
-    assert c.right.unit == "along"
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [
+        tensor("a", "m", "k") @ tensor("b", "k", 1),
+        tensor("a", "m", "k") @ tensor("b", "k"),
+        tensor("a", "k") @ tensor("b", "k"),
+        tensor("a", "x", 1, "k") @ jf.matrix_transpose(tensor("b", "n", "k")),
+    ],
+)
+def test_products_of_rows_with_one_vector_are_added_in_lanes(fetch: jf.Tensor) -> None:
+    (group,) = groups_of(fetch)
+    assert (group.kind, [reduce_of(e).lanes for e in group.reductions]) == ("reduce", [64])
+
+
+@pytest.mark.parametrize(
+    "fetch", [tensor("a", 1, "k") @ tensor("b", "k", "n"), tensor("a", "k", "m").T @ tensor("b", "k")]
+)
+def test_a_vector_times_a_matrix_has_a_chain_for_each_column(fetch: jf.Tensor) -> None:
+    c = product(fetch)
+    assert text(c.m.extent) == ["1"]
+    assert c.right.unit == "across"
 
 
 def test_factors_in_memory_have_strides() -> None:
@@ -98,6 +123,6 @@ def test_one_element_for_many_is_no_matrix_in_memory() -> None:
 
 
 def test_other_groups_multiply_nothing() -> None:
-    x = tensor("x", "n")
-    (group,) = groups_of(jf.sum(x * x))
+    x = tensor("x", "m", "n")
+    (group,) = groups_of(jf.sum(x * x, axis=1))
     assert contraction_of(group) is None
