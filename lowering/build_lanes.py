@@ -50,7 +50,7 @@ def _rows(
         if node in written:
             continue
         position = flat_index(at, node.shape, group.extents)
-        last = _last_pass(group, level, node)
+        last = last_pass(group, level, node)
         hosts = (
             e
             for e in free
@@ -66,11 +66,11 @@ def _rows(
     return rows
 
 
-def _last_pass(group: FusionGroup, level: Mapping[Node, int], node: Node) -> int:
+def last_pass(group: FusionGroup, level: Mapping[Node, int], node: Node) -> int:
     """Return the last pass in which `node` may be read: whatever is computed from it may be computed again there."""
     reduced = {n for n, _ in group.reductions}
     reached = {node}
-    last = level[node]
+    last = level.get(node, 0)
     for m in group.members:
         if any(x in reached for x in m.inputs):
             last = max(last, level[m])

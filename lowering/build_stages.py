@@ -20,7 +20,7 @@ from jitflow.expr import Buffer, Const, Expr, Var, const_index, maximum, minimum
 from jitflow.graph import Node
 from jitflow.simplify import simplify_index
 from lowering.analysis.contraction import Contraction
-from lowering.build_lanes import build_lanes
+from lowering.build_lanes import build_lanes, last_pass
 from lowering.contract_nest import ceil_div, contraction, divides, part_of
 from lowering.contract_pack import PackedOperand, packed_operand
 from lowering.contract_tiles import Block, Matrix, Right, Tiles
@@ -28,10 +28,11 @@ from lowering.fuse import Axis, FusionGroup
 from lowering.loop_ir import Alloc, Body, Kernel, Let, Stmt
 from lowering.microkernel import loop
 from lowering.nest import position_on, real_axes
+from lowering.reduction import levels_of
 from lowering.schedule import Schedule
 from lowering.signature import Signature, make_kernel, notes_of, signature_of
 from lowering.stage import Spine, StageSchedule, kept_by, row_width, spine_of
-from lowering.trace import Subscripts, Values, flat_index, unflatten_index
+from lowering.trace import Element, Subscripts, Values, flat_index, unflatten_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,14 +186,23 @@ class _Stages:
 
     def _kept(self) -> dict[Node, tuple[Buffer, Expr]]:
         """Return the buffers of what the stages hand on."""
-        found = {}
+        found: dict[Node, tuple[Buffer, Expr]] = {}
         nodes = set(kept_by(self.group))
-        for s in self.group.stages:
+        for number, s in enumerate(self.group.stages):
+            free = [
+                n for n in found if n in s.leaves and not any(n in x.leaves for x in self.group.stages[number + 1 :])
+            ]
             for node, at in s.outputs:
-                if node in nodes:
-                    width = row_width(s, self._spine_of(s), node, at)
-                    assert width is not None
-                    size = simplify_index(width * self.schedule.block)
+                if node not in nodes:
+                    continue
+                width = row_width(s, self._spine_of(s), node, at)
+                assert width is not None
+                size = simplify_index(width * self.schedule.block)
+                host = next((n for n in free if found[n][1] == width and _may_overwrite(s, n, (node, at))), None)
+                if host is not None:
+                    free.remove(host)
+                    found[node] = found[host]
+                else:
                     found[node] = Buffer(self.names[node], node.dtype, (size,), "scratch", 64), width
         return found
 
@@ -209,7 +219,7 @@ class _Stages:
         runs = _let(top, "runs", ceil_div(extent, length))
 
         def run(t: Expr) -> Body:
-            out: list[Stmt] = [Alloc(b) for b, _ in self.kept.values()]
+            out: list[Stmt] = [Alloc(b) for b in dict.fromkeys(b for b, _ in self.kept.values())]
             batch = _let(out, "batch", t // runs)
             start = _let(out, "start", t % runs * length)
             stages = [self._stage(out, x, p, batch) for x, p in zip(self.group.stages, s.products, strict=True)]
@@ -282,6 +292,17 @@ class _Stages:
             return loop("r", count, row)
 
         return rows
+
+
+def _may_overwrite(s: FusionGroup, leaf: Node, element: Element) -> bool:
+    """Tell whether `s` may write `element` where it reads `leaf`: each just after it has read it for the last time."""
+    node, at = element
+    read = s.wanted[leaf]
+    if s.kind != "reduce" or node.dtype is not leaf.dtype or len(read) != 1 or read[0] is None:
+        return False
+    level = levels_of(s)
+    same = flat_index(read[0], leaf.shape, s.extents) == flat_index(at, node.shape, s.extents)
+    return same and level[node] == last_pass(s, level, leaf)
 
 
 def _let(out: list[Stmt], name: str, value: Expr) -> Expr:
