@@ -24,6 +24,7 @@ from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug, JitflowError
 from jitflow.expr import Const, as_index
 from jitflow.graph import OPS, ArrayData, Node, make_constant, make_node, make_placeholder, sited, toposort
+from jitflow.ops.blocks import in_blocks
 from jitflow.ops.widen import is_widened, widened_node
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, Shape, same_dim, same_shape
@@ -46,15 +47,19 @@ def rewrite(
     observe: Observer | None = None,
     *,
     fast_math: bool = False,
+    blocks: bool = True,
 ) -> Replaced:
     """Return what each node below `fetches` has become after all passes.
 
     Fetches and feeds are always in the result; nodes that are no longer computed are not. `observe(name, fetches)` is
-    called after each pass. `fast_math` allows identities that change the last bits.
+    called after each pass. `fast_math` allows identities that change the last bits; without `blocks` there is no
+    `split_reductions` (a GPU cuts reductions in its own way).
     """
     leaves: Collection[Node] = set(feeds)
     total: Replaced = {node: node for node in (*toposort(fetches, set(feeds)), *feeds)}
     for name, run in (*PASSES, *FAST_PASSES) if fast_math else PASSES:
+        if run is split_reductions and not blocks:
+            continue
         now = [total[f] for f in fetches]
         found = run(now, leaves)
         if current().verify:
@@ -200,6 +205,14 @@ def expand(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
         return new
 
     return _apply(rule, fetches, leaves)
+
+
+def split_reductions(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
+    """Cut reductions with few results and long axes into blocks that workers can share; see `jitflow.ops.blocks`.
+
+    Before: ``reduce_sum(x: f32[1000000])``. After: ``reduce_sum(fold_blocks(x))``, of 31 partial sums.
+    """
+    return _apply(in_blocks, fetches, leaves)
 
 
 def fold_constants(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
@@ -501,6 +514,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("cancel_movement", cancel_movement),
     ("fold_constants", fold_constants),
     ("simplify_algebra", simplify_algebra),
+    ("split_reductions", split_reductions),
 )
 
 #: What ``fast_math`` adds.

@@ -501,7 +501,9 @@ class Session:
         original = toposort(fetches, fed)
         log.start_rewrite(fetches)
         with use(config):
-            replaced = rewrite(fetches, feeds, log.graph_pass, fast_math=config.fast_math)
+            replaced = rewrite(
+                fetches, feeds, log.graph_pass, fast_math=config.fast_math, blocks=not self._target.is_gpu
+            )
         log.clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
         inputs = [replaced[f] for f in feeds]
         wanted = [replaced[f] for f in fetches]

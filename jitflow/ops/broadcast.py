@@ -115,9 +115,16 @@ def reduce_element(op: str, index: Index, x: Reader, axes: tuple[int, ...], dtyp
     outer = iter(index)
     body = x(*(bound[k] if k in bound else next(outer) for k in range(len(shape))))
     extents = tuple(as_index(shape[a]) for a in axes)
-    # A position comes with each accumulator of argmin and argmax; they find the same one in any order.
-    widest = int32 if op in ("argmin", "argmax") and dtype.itemsize < 4 else dtype
-    return Reduce(op, tuple(bound.values()), extents, cast(body, dtype), lanes=reduce_lanes(widest, shape, axes))
+    lanes = reduce_lanes(accumulator_of(op, dtype), shape, axes)
+    return Reduce(op, tuple(bound.values()), extents, cast(body, dtype), lanes=lanes)
+
+
+def accumulator_of(op: str, dtype: DType) -> DType:
+    """Return a dtype as wide as an accumulator of a fold by `op` in `dtype`: of argmin and argmax it has a position.
+
+    These two find the same position in any order.
+    """
+    return int32 if op in ("argmin", "argmax") and dtype.itemsize < 4 else dtype
 
 
 def check_axes(what: str, x: TensorType, axes: tuple[int, ...]) -> None:

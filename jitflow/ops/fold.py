@@ -1,7 +1,8 @@
 """The order in which reductions fold: fixed by dtype and axes, and computed here by numpy step by step.
 
-`jitflow.expr.Reduce` states the order. Floating-point results depend on it, so it is part of a reduction's meaning;
-compiled code keeps it whatever it fuses, and :func:`ordered_fold` is its independent statement for the oracle.
+`jitflow.expr.Reduce` states the order of one fold, :func:`fold_block` where a long one is cut into several.
+Floating-point results depend on it, so it is part of a reduction's meaning; compiled code keeps it whatever it fuses,
+and :func:`ordered_fold` is its independent statement for the oracle.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import DType
+from jitflow.expr import Binary, Const
 from jitflow.ops.testdata import Array
-from jitflow.types import Shape
+from jitflow.types import Dim, Shape, element_count
 
 #: Four 512-bit registers of accumulators hide the latency of an add; narrower machines take several each.
 FOLD_BYTES = 256
@@ -30,6 +32,56 @@ def reduce_lanes(dtype: DType, shape: Shape, axes: tuple[int, ...]) -> int:
     most = FOLD_BYTES // dtype.itemsize
     n = shape[-1]
     return min(most, 1 << (max(n, 1) - 1).bit_length()) if isinstance(n, int) else most
+
+
+#: Bytes of accumulators' worth of elements in a block of a long reduction: 32 blocks in a million float32.
+BLOCK_BYTES = 1 << 17
+#: Results from which on there is work for every worker without blocks: rows, or strips of so many bytes.
+MANY_RESULTS, STRIP_BYTES = 16, 1 << 14
+#: Rows of a block at least: what blocks write is then a small part of what they read.
+BLOCK_ROWS = 64
+
+
+def fold_block(dtype: DType, shape: Shape, axes: tuple[int, ...]) -> int:
+    """Return how many steps along ``axes[0]`` make a block of a reduction that accumulates in `dtype`; 0: no blocks.
+
+    `axes` of `shape` are reduced, no two of them neighbours. There are no blocks where one would be all, and where
+    the results are many, or not known to be few.
+    """
+    kept = [d for k, d in enumerate(shape) if k not in axes]
+    if not axes or not all(isinstance(d, int) for d in kept):
+        return 0
+    inner = _product(d for k, d in enumerate(shape) if k > axes[-1]) * dtype.itemsize
+    outer = _product(d for k, d in enumerate(shape) if k < axes[-1] and k not in axes)
+    tasks = outer * -(-inner // STRIP_BYTES)
+    if not 0 < tasks < MANY_RESULTS:
+        return 0
+    block = BLOCK_BYTES // inner
+    if axes[-1] != len(shape) - 1:
+        block = max(block, BLOCK_ROWS)
+    lengths = [shape[a] for a in axes]
+    if all(isinstance(d, int) for d in lengths):
+        return block if _product(lengths) > block else 0
+    return 0 if any(map(_counts_blocks, lengths)) else block
+
+
+def _counts_blocks(d: Dim) -> bool:
+    """Tell whether symbolic dim `d` is a number of blocks: these are not cut again."""
+    return isinstance(d, Binary) and d.op == "floordiv" and isinstance(d.b, Const) and int(d.b.value) >= BLOCK_ROWS
+
+
+def merge_neighbours(shape: Shape, axes: tuple[int, ...]) -> tuple[Shape, tuple[int, ...]]:
+    """Return `shape` and reduced `axes` with each run of neighbouring reduced axes merged into one."""
+    out: list[Dim] = []
+    reduced: list[int] = []
+    for k, d in enumerate(shape):
+        if k in axes and k - 1 in axes:
+            out[-1] = element_count((out[-1], d))
+            continue
+        if k in axes:
+            reduced.append(len(out))
+        out.append(d)
+    return tuple(out), tuple(reduced)
 
 
 def first_greatest(a: Array, b: Array) -> Array:
@@ -60,7 +112,22 @@ def identity_of(op: str, dtype: DType) -> int | float:
 
 
 def ordered_fold(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Array:
-    """Return `x` (of `dtype`) folded over `axes` by `op`, in the order that `jitflow.expr.Reduce` states."""
+    """Return `x` (of `dtype`) folded over `axes` by `op`, in the order that this module and `Reduce` state."""
+    shape, axes = merge_neighbours(x.shape, axes)
+    x = x.reshape([d for d in shape if isinstance(d, int)])
+    block = fold_block(dtype, shape, axes)
+    if block and len(axes) > 1:
+        return ordered_fold(op, ordered_fold(op, x, axes[-1:], dtype), axes[:-1], dtype)
+    if block:
+        (axis,) = axes
+        parts = [x.take(range(b, min(b + block, x.shape[axis])), axis) for b in range(0, x.shape[axis], block)]
+        x = np.stack([_fold_once(op, p, axes, dtype) for p in parts], axis)
+        return ordered_fold(op, x, axes, dtype)
+    return _fold_once(op, x, axes, dtype)
+
+
+def _fold_once(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Array:
+    """Return `x` folded without blocks."""
     kept = tuple(k for k in range(x.ndim) if k not in axes)
     outer = tuple(x.shape[k] for k in kept)
     extents = [x.shape[k] for k in axes]
