@@ -38,6 +38,7 @@ from lowering.loop_ir import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -332,6 +333,12 @@ class KernelEmitter(ExprEmitter):
                 self._check_index(s)
             case Atomic():
                 self._atomic(s)
+            case Prefetch(buffer, subscripts, far):
+                pointer, _ = self.pointer(buffer, self.offset(buffer, subscripts)[0])
+                # Arguments: for reading, how near of 0 to 3, data rather than code.
+                of = self.pointer_type(buffer)
+                to = "p0" if of == "ptr" else "p1"
+                self.line(f"call void @llvm.prefetch.{to}({of} {pointer}, i32 0, i32 {2 if far else 3}, i32 1)")
             case CallKernel():
                 self._call_kernel(s)
             case _:

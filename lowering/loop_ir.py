@@ -133,6 +133,18 @@ class Atomic(Stmt):
 
 
 @record
+class Prefetch(Stmt):
+    """Bring the cache line of an element near, which will be read soon; with `far`, no nearer than the second cache.
+
+    A hint: it does nothing else, and the element need not exist.
+    """
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    far: bool = False
+
+
+@record
 class CallKernel(Stmt):
     """Run a shared microkernel: `buffers[i]`, starting at flat element `offsets[i]`, and index arguments `args`.
 

@@ -46,6 +46,7 @@ from lowering.loop_ir import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -327,7 +328,9 @@ class _Parser:
             self.row += 1
         body, callees = self.block(indent)
         self.scope, self.free = outer, free
-        return Kernel(name, tuple(params), dims, body, frozenset(reads), tuple(notes), tuple(callees), frozenset(aliased))
+        return Kernel(
+            name, tuple(params), dims, body, frozenset(reads), tuple(notes), tuple(callees), frozenset(aliased)
+        )
 
     def dims(self) -> tuple[Var, ...]:
         """Bind the dims of the header at the cursor, which the shapes before them use."""
@@ -486,6 +489,13 @@ class _Parser:
                     self.fail("an atomic has no mask")
                 self.expect(",")
                 return Atomic(op, buffer, subscripts, self.expr())
+            case "prefetch":
+                self.take()
+                far = self.accept("far")
+                buffer, subscripts, mask = self.access(self.binder(), write=True)
+                if mask is not None:
+                    self.fail("a prefetch has no mask")
+                return Prefetch(buffer, subscripts, far)
             case "call":
                 return self.call_kernel()
             case _:

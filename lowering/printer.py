@@ -50,6 +50,7 @@ from lowering.loop_ir import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -93,6 +94,7 @@ _STATEMENTS = (
     "poll",
     "check_index",
     "atomic",
+    "prefetch",
     "call",
 )
 _KEYWORDS = frozenset({"kernel", *_STATEMENTS, "in", "read", "aliased", "align", "true", "false", "nan", "inf"})
@@ -212,6 +214,8 @@ class _Printer:
                 text = f"check_index {self.name(status)}[{slot}] {self.expr(ok)}, {self.expr(position)}{where}"
             case Atomic(op, buffer, subscripts, value):
                 text = f"atomic {op} {self.access(buffer, subscripts, None)}, {self.expr(value)}"
+            case Prefetch(buffer, subscripts, far):
+                text = f"prefetch {'far ' if far else ''}{self.access(buffer, subscripts, None)}"
             case CallKernel(kernel, buffers, offsets, args):
                 given = ", ".join(
                     self.name(b) if o == const_index(0) else f"{self.name(b)} + {self.expr(o)}"

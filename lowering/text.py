@@ -26,6 +26,7 @@ notes. A line goes on while a parenthesis is open. ``{x}`` is repetition, ``[x]`
               | "barrier" | "pass"
               | "check_index" NAME "[" INT "]" expr "," expr ["if" expr]          ok, position, mask
               | "atomic" ("add" | "min" | "max") access "," expr
+              | "prefetch" ["far"] access
               | "call" NAME "(" (NAME ["+" expr]),* [";" expr,*] ")"              buffers with offsets; arguments
     access    = NAME "[" expr,* ["if" expr] "]"                                   "if": the mask
     expr      = Python's operators and precedences, comparisons unchained

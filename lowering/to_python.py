@@ -54,6 +54,7 @@ from lowering.loop_ir import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -256,6 +257,8 @@ class _Translator:
             case Atomic(op, buffer, subscripts, value):
                 args = [repr(op), self.expr(value), *map(self.expr, subscripts)]
                 self.put(indent, f"{self.name(buffer)}.atomic({', '.join(args)})")
+            case Prefetch():
+                self.put(indent, "pass")
             case CallKernel():
                 self.call_kernel(s, indent)
             case _:

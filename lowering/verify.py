@@ -56,6 +56,7 @@ from lowering.loop_ir import (
     If,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -207,6 +208,10 @@ class _Verifier:
                 self.check(of.lanes == 1, "an atomic updates one element, not a vector")
                 self.check(value.type is of, f"an update of {of} by {value.type}")
                 self.written(buffer)
+            case Prefetch(buffer, subscripts, _):
+                self.check(buffer.space in ("global", "scratch"), f"nothing to prefetch from {buffer.space} memory")
+                of = self.access(buffer, subscripts, None)
+                self.check(of.lanes == 1, "a prefetch names one element, not a vector")
             case CallKernel():
                 self.call_kernel(s)
             case _:

@@ -46,6 +46,23 @@ kernel k(a: f32[n] read, o: f32[n] align 64, n: index):
     )
 
 
+def test_a_prefetch_says_how_near() -> None:
+    text = emitted("""
+kernel k(a: f32[n] read, o: f32[n], n: index):
+  serial i in n:
+    prefetch a[i + 16]
+    prefetch far a[i + 1024]
+    o[i] = a[i]
+""")
+    check_lines(
+        text,
+        "call void @llvm.prefetch.p0(ptr %",
+        ", i32 0, i32 3, i32 1)",
+        "call void @llvm.prefetch.p0(ptr %",
+        ", i32 0, i32 2, i32 1)",
+    )
+
+
 def test_the_part_of_an_address_that_an_inner_loop_does_not_change_is_computed_outside() -> None:
     text = emitted("""
 kernel k(a: f32[n, m] read, o: f32[n, m], n: index, m: index):

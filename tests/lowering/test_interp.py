@@ -349,6 +349,22 @@ def test_vectors_by_hand() -> None:
         assert out.tolist() == expected, text
 
 
+def test_a_prefetch_does_nothing_even_outside_the_array() -> None:
+    a, out = floats(1, 2), floats(9, 9)
+    run(
+        """
+        kernel f(a: f32[2] read, out: f32[2]):
+          serial i in 2:
+            prefetch a[i * 1000000]
+            prefetch far out[i - 7]
+            out[i] = a[i]
+        """,
+        a=a,
+        out=out,
+    )
+    assert out.tolist() == [1, 2]
+
+
 def test_masked_lanes_touch_no_memory_and_load_zero() -> None:
     a, out = floats(1, 2, 3), floats(9, 9, 9)
     run(

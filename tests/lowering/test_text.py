@@ -58,6 +58,8 @@ kernel everything(a: f32[n, 8] read, s: f32[n] read align 64, out: f32[n, 8], st
     out[i, ramp(0, 1, 8) if m] = a[i, ramp(0, 1, 8) if m] + 1.0e-05:f32x8
     if i < n - (3 - 1) - 2:
       atomic add out[i, 0], -f
+      prefetch a[i + 1, 0]
+      prefetch far s[i + 64]
     else:
       if true:
         check_index st[0] i != 3, i64(i)
@@ -342,6 +344,7 @@ def test_one_line_may_continue_inside_parentheses() -> None:
         ("3 = 4", "line 1, column 1", "expected a statement, found '3'"),
         ("alloc t: f32[3]", "line 1, column 16", "expected one of global, stack"),
         ("alloc t: f32[3] heap", "line 1, column 17", "expected one of global, stack"),
+        ("prefetch out[0 if true]", "line 1, column 24", "a prefetch has no mask"),
         ("atomic mul out[0], 1.0", "line 1, column 8", "expected one of add, min, max, found 'mul'"),
         ("atomic add out[0 if true], 1.0", "line 1, column 26", "an atomic has no mask"),
         ("call f(3)", "line 1, column 8", "expected a name, found '3'"),

@@ -140,6 +140,9 @@ def message_of(kernel: Kernel, stage: Stage = "any") -> str:
             "this barrier is not reached by all threads",
             "barrier",
         ),
+        # prefetches
+        ("alloc t: f32[4] stack\nprefetch t[0]", "nothing to prefetch from stack memory", "prefetch t"),
+        ("prefetch out[ramp(0, 1, 4)]", "a prefetch names one element, not a vector", "prefetch out"),
         # calls
         ("call g(out)", "g is not among the callees", "call g"),
     ],

@@ -49,6 +49,7 @@ from lowering.loop_ir import (
     Kernel,
     Let,
     LoopKind,
+    Prefetch,
     Stmt,
     Store,
     While,
@@ -185,6 +186,8 @@ class _Generator:
             p = self.rng.choice(c.writable)
             where = self.subscripts(c, p)
             dtype = p.buffer.dtype
+            if p.buffer.space in ("global", "scratch") and self.rng.random() < 0.05:
+                out.append(Prefetch(p.buffer, where, self.rng.random() < 0.5))
             if dtype in (int32, int64) and self.rng.random() < 0.2:
                 out.append(
                     Atomic(self.rng.choice(("add", "min", "max")), p.buffer, where, self.expr(c, type_of(dtype), 2))
