@@ -56,9 +56,7 @@ kernel k(a: f32[n] read, o: f32[n], n: index):
 """)
     check_lines(
         text,
-        "call void @llvm.prefetch.p0(ptr %",
         ", i32 0, i32 3, i32 1)",
-        "call void @llvm.prefetch.p0(ptr %",
         ", i32 0, i32 2, i32 1)",
     )
 
