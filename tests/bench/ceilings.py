@@ -14,7 +14,7 @@ import ctypes
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,10 @@ from lowering.target import Target, host
 from runtime.cpu import LoadedCode, load_object
 from tests.bench.measure import COLD
 
+Array = np.ndarray[Any, Any]
+
+#: Bytes of which a small piece of work is repeated to move as many in one turn.
+_LARGE = 20_000_000
 #: Vectors per block; a block is read, then written.
 _BLOCK = 8
 _CHAINS = 10
@@ -161,25 +165,41 @@ class Ceilings:
         text = _stream(target, "") + _stream(target, "_nt") + _fma(target, "float32") + _fma(target, "float64")
         self._code: LoadedCode = load_object(compile_object(text + "\n!0 = !{i32 1}\n", target))
 
-    def memory(self, read: int, written: int, *, past_cache: bool) -> Callable[[], float]:
-        """Return the turn that reads and writes so many bytes."""
+    def memory(
+        self, read: int, written: int, *, past_cache: bool, sources: Sequence[Array] = ()
+    ) -> Callable[[], float]:
+        """Return the turn that reads and writes so many bytes.
+
+        More than `_LARGE` bytes are read from `sources`, if those are all that is read: what others read in their turns
+        is in the cache rather than what only this one reads.
+        """
         n = self._threads
-        per_thread = [self._round(part // n) for part in (read, written)]
-        parts = [(_aligned(per_thread[1] + self._block), _aligned(per_thread[0])) for _ in range(n)]
-        step = per_thread[0] * self._block // per_thread[1] if per_thread[1] else 0
         stream = self._function("stream_nt" if past_cache and written else "stream", 6)
-        total = sum(per_thread)
+        large = read + written > _LARGE
+        shared = large and sum(a.nbytes for a in sources) == read and all(a.flags.c_contiguous for a in sources)
+        parts = list(sources) if shared else [_aligned(self._round(read))]
         # At least a millisecond or so, as starting threads takes 50 microseconds.
-        repeats = max(1, int(2e7) // max(1, total))
+        repeats = 1 if large else max(1, _LARGE // max(1, read + written))
+        pieces: list[list[tuple[Any, ...]]] = [[] for _ in range(n)]
+        kept = []
+        for a in parts:
+            share = written * a.nbytes // read if read else written
+            for k in range(n):
+                first, end = (a.ctypes.data + a.nbytes * j // n for j in (k, k + 1))
+                start = -(-first // 64) * 64
+                size, out = (end - start) // self._block * self._block, self._round(share // n)
+                kept.append(_aligned(out + self._block))
+                step = size * self._block // out if out else 0
+                pieces[k].append((kept[-1].ctypes.data, out, start, size, step, repeats))
 
         def run(k: int) -> None:
-            dst, src = parts[k]
-            stream(dst.ctypes.data, per_thread[1], src.ctypes.data, per_thread[0], step, repeats)
+            for piece in pieces[k]:
+                stream(*piece)
 
         run_all = self._together(run)
         cold = run_all() > repeats * COLD
 
-        def turn() -> float:
+        def turn(_: Any = (parts, kept)) -> float:
             if not cold:
                 run_all()
             return run_all() / repeats
@@ -197,7 +217,9 @@ class Ceilings:
         return lambda: run_all() * flops / done
 
     def _function(self, name: str, arguments: int) -> Any:
-        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(self._code.address(name))
+        function: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(self._code.address(name))
+        function.code = self._code  # which stays as long as someone may call it
+        return function
 
     def _round(self, n: int) -> int:
         return -(-n // self._block) * self._block
@@ -228,7 +250,7 @@ def _timed(run: Callable[[int], None]) -> float:
     return time.perf_counter() - start
 
 
-def _aligned(size: int) -> np.ndarray[Any, Any]:
+def _aligned(size: int) -> Array:
     """Return `size` bytes at a multiple of 64, written once: pages never written would all be the one of zeros."""
     buffer = np.full(size + 64, 1, np.uint8)
     offset = -buffer.ctypes.data % 64

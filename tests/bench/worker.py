@@ -182,10 +182,14 @@ class Bench:
         return read, written
 
     def _limits(self, w: Workload, data: Data, moved: tuple[int, int]) -> dict[str, Turn]:
-        read, written = moved
-        turns: dict[str, Turn] = {"ceiling: memory": self._ceilings.memory(read, written, past_cache=False)}
-        if written >= 1 << 20:
-            turns["ceiling: memory past the caches"] = self._ceilings.memory(read, written, past_cache=True)
+        sources = (*data.inputs, *data.constants)
+
+        def memory(past_cache: bool) -> Turn:
+            return self._ceilings.memory(*moved, past_cache=past_cache, sources=sources)
+
+        turns = {"ceiling: memory": memory(False)}
+        if moved[1] >= 1 << 20:
+            turns["ceiling: memory past the caches"] = memory(True)
         if w.flops:
             dtype = next(a.dtype.name for a in data.inputs if a.dtype.kind == "f")
             turns["ceiling: FMA"] = self._ceilings.compute(w.flops, dtype)
