@@ -323,21 +323,27 @@ class _RunWriter(_Writer):
         if step.chunk is None:
             self._call(abi, whole)
             return
-        chunk = self.index(step.chunk)
-        few = self.index(few_iterations(step.chunk))
-        if not (end.isdecimal() and few.isdecimal() and int(end) > int(few)):
-            k = self.launches
-            is_short = self.put(f"icmp sle i64 {end}, {few}")
-            self.lines.append(f"  br i1 {is_short}, label %short{k}, label %long{k}")
-            self.start(f"short{k}")
-            self._call(abi, whole)
-            self.lines.append(f"  br label %launched{k}")
-            self.start(f"long{k}")
-            self._share(abi, arguments, end, chunk, scratch)
-            self.lines.append(f"  br label %launched{k}")
-            self.start(f"launched{k}")
-        else:
-            self._share(abi, arguments, end, chunk, scratch)
+        few = few_iterations(step.chunk)
+        if end.isdecimal() and isinstance(few, Const) and int(end) > int(few.value):
+            self._share(abi, arguments, end, self.index(step.chunk), scratch)
+            return
+        k, outside = self.launches, dict(self.names)
+        if not isinstance(few, Const):
+            # Where there is one iteration, nobody need know how long it takes.
+            self._unless(f"icmp sle i64 {end}, 1", f"short{k}", f"weigh{k}")
+        self._unless(f"icmp sle i64 {end}, {self.index(few)}", f"short{k}", f"long{k}")
+        self._share(abi, arguments, end, self.index(step.chunk), scratch)
+        self.names = outside  # what was computed on the way is not known elsewhere
+        self.lines.append(f"  br label %launched{k}")
+        self.start(f"short{k}")
+        self._call(abi, whole)
+        self.lines.append(f"  br label %launched{k}")
+        self.start(f"launched{k}")
+
+    def _unless(self, condition: str, otherwise: str, block: str) -> None:
+        """Go on in a new block, or in `otherwise` if `condition` holds."""
+        self.lines.append(f"  br i1 {self.put(condition)}, label %{otherwise}, label %{block}")
+        self.start(block)
 
     def _call(self, abi: KernelAbi, arguments: list[str]) -> None:
         call = f"call {abi.result} {symbol(abi.name)}({', '.join(arguments)})"

@@ -31,6 +31,7 @@ import functools
 from typing import Any
 
 from lowering import cpu
+from lowering.passes.poll import WORK_BETWEEN_POLLS
 from lowering.plan_llvm import DEFAULT_MXCSR
 from lowering.target import Target, host
 from runtime.abi import Watch
@@ -43,8 +44,6 @@ WAKE, JOIN = 60_000, 5_000
 #: Pieces that a job is cut into for each who works on it, and the least nanoseconds of a piece: one that is held up by
 #: other processes leaves the rest to the others.
 PIECES, LEAST_PIECE = 16, 2_000
-#: The work of as many iterations as a job's `limit`: how much is done without a look at whether to stop.
-LIMIT = 500_000
 #: Looks at a mailbox between two at the clock, and before a caller that waits lets others have the processor.
 _LOOKS, _PATIENCE = 16, 256
 
@@ -60,7 +59,8 @@ def emit_pool(target: Target) -> str:
 
     ``i1 pool.run(ptr team, ptr task, ptr frame, i64 end, i64 limit, ptr scratch, i64 stride, ptr watch)``
         Have ``task(frame, scratch, watch, begin, end)`` do all iterations below `end`, here and by the team's workers.
-        See `runtime.threads.Job`; `limit` iterations take about half a millisecond. Says whether it was stopped.
+        See `runtime.threads.Job`; `limit` iterations take as long as a run goes without a look. Says whether it was
+        stopped.
     ``void pool.quiesce(ptr pool)``
         Let nobody begin anything, and wait until no worker is at work.
     """
@@ -408,14 +408,14 @@ entry:
   %pool = load ptr, ptr %pool.at
   %most.at = {_at("%team", Team.helpers)}
   %most = load i64, ptr %most.at
-  %scaled = mul i64 %end, {LIMIT}
+  %scaled = mul i64 %end, {WORK_BETWEEN_POLLS}
   %work = sdiv i64 %scaled, %limit
   %worth = sdiv i64 %work, {JOIN}
   %helpers = call i64 @llvm.smin.i64(i64 %most, i64 %worth)
   %all = add i64 %helpers, 1
   %pieces = mul i64 %all, {PIECES}
   %even = sdiv i64 %end, %pieces
-  %least = sdiv i64 %limit, {LIMIT // LEAST_PIECE}
+  %least = sdiv i64 %limit, {WORK_BETWEEN_POLLS // LEAST_PIECE}
   %larger = call i64 @llvm.smax.i64(i64 %even, i64 %least)
   %some = call i64 @llvm.smax.i64(i64 %larger, i64 1)
   %chunk = call i64 @llvm.smin.i64(i64 %some, i64 %limit)

@@ -11,26 +11,28 @@ import hashlib
 import re
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jitflow.errors import at_site
-from jitflow.expr import Expr, Var, as_index, const_index
+from jitflow.expr import Expr, Var, const_index
 from jitflow.fork import after_fork_in_child
 from jitflow.graph import Node, make_placeholder, toposort
 from jitflow.simplify import evaluate_index, free_vars, simplify_index
 from jitflow.types import dim_of, dim_text, element_count
 from lowering import cpu
+from lowering.analysis.cost import Costs, work_within
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
 from lowering.build_stages import PackedFactor, build_stages, packed_factors
 from lowering.contract import PackedOperand, build_contract, build_pack
-from lowering.fuse import COSTLY, FusionGroup, fuse
-from lowering.llvm import emit_module, parallel_chunk, scratch_bytes, symbol
+from lowering.fuse import FusionGroup, fuse
+from lowering.llvm import emit_module, parallel_chunk, parallel_extent, scratch_bytes, symbol
 from lowering.loop_ir import Kernel
 from lowering.native import can_emit, emit_entry, emit_watched
+from lowering.passes.poll import WORK_BETWEEN_POLLS
 from lowering.pipeline import run_pipeline
 from lowering.plan import (
     Check,
@@ -319,7 +321,7 @@ def lower(
         tuple(steps),
         frame.cells,
         greatest(scratch),
-        _work(groups, fetches),
+        _work(steps),
         tuple(checks),
     )
     built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
@@ -448,17 +450,27 @@ def _check_message(node: Node, names: Mapping[Node, str]) -> str:
     return at_site(text, node.site)
 
 
-def _work(groups: Sequence[FusionGroup], fetches: Sequence[Node]) -> tuple[Expr, ...]:
-    """Return a rough estimate of the nanoseconds that `groups` take: 16 simple element operations, 32 FMAs each."""
-    weights: dict[Expr, int] = {}
-    for g in groups:
-        points = as_index(element_count([dim_of(a.extent) for a in (*g.rows, *g.inner)]))
-        weight = 1 if g.contract is not None else 2 * (1 + sum(COSTLY if n.op.costly else 1 for n in g.members))
-        weights[points] = weights.get(points, 0) + weight
-    for node in fetches:
-        nbytes = nbytes_of(node)
-        weights[nbytes] = weights.get(nbytes, 0) + 2
-    return tuple(simplify_index(points * weight // 32) for points, weight in weights.items())
+def _work(steps: Iterable[Step]) -> tuple[Expr, ...]:
+    """Return a rough estimate of the nanoseconds that `steps` take."""
+    kernels = [s.kernel for s in steps if isinstance(s, Launch)]
+    times = Counter(map(id, kernels))
+    copied = [s.nbytes for s in steps if isinstance(s, Copy)]
+    return (
+        *(simplify_index(_work_of(k) * times[number]) for number, k in {id(k): k for k in kernels}.items()),
+        *(simplify_index(nbytes // _COPIED_IN_A_NANOSECOND) for nbytes in copied),
+    )
+
+
+#: Bytes.
+_COPIED_IN_A_NANOSECOND = 16
+
+
+def _work_of(kernel: Kernel) -> Expr:
+    """Return a rough estimate of the nanoseconds that `kernel` takes after all passes."""
+    extent, chunk = parallel_extent(kernel), parallel_chunk(kernel)
+    if extent is not None and chunk is not None:
+        return simplify_index(extent * work_within(WORK_BETWEEN_POLLS, chunk) // 1000)
+    return simplify_index(Costs(kernel, exact=bool(kernel.dims)).body(kernel.body) // 1000)
 
 
 def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:

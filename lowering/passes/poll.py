@@ -1,24 +1,25 @@
 """Let loops that may run for long ask now and then whether the run is to be given up.
 
 Before                         After
-    parallel i in m:               parallel i in m poll max(1, 500000 // (n // 64 * 5 + 3)):
-      serial c in n // 64:           serial c in n // 64 poll 125000:
+    parallel i in m:               parallel i in m poll max(1, 200000000 // (n // 64 * 2200 + 900)):
+      serial c in n // 64:           serial c in n // 64 poll 90909:
         acc[...] = ...                 acc[...] = ...
 
-Loops that take less than half a millisecond are left alone, and parallel ones that take less than is worth sharing
-among workers. How often the others poll follows from the estimate of `lowering.analysis.cost`: so rarely that nobody
-notices.
+Loops that take less than a fifth of a millisecond are left alone, and parallel ones that take less than is worth
+sharing among workers. How often the others poll follows from the estimate of `lowering.analysis.cost`: so rarely that
+nobody notices.
 """
 
 from __future__ import annotations
 
 from jitflow.expr import Const, Expr
+from jitflow.simplify import simplify_index
 from lowering.analysis.cost import Costs, iterations_within
 from lowering.loop_ir import Body, For, If, Kernel, Stmt, While, map_body
 
 #: The work, in nanoseconds by estimate, that may be done without a look at whether to go on. Where the system has to
 #: clear fresh pages on the way, it takes a hundred times as long.
-WORK_BETWEEN_POLLS = 500_000
+WORK_BETWEEN_POLLS = 200_000
 #: The work that a parallel loop must have for others to help with it.
 WORK_WORTH_SHARING = 10_000
 
@@ -33,10 +34,12 @@ def poll(kernel: Kernel) -> Kernel:
     def statement(s: Stmt) -> Stmt:
         match s:
             case For(var, extent, body, "serial" | "parallel" as kind, axis, None):
-                work = costs.body(body)
+                work = costs.iteration(s)
                 limit = WORK_WORTH_SHARING if kind == "parallel" else WORK_BETWEEN_POLLS
-                if is_short(costs.extent(s) * (work + 1), limit):
+                if is_short(simplify_index(costs.extent(s) * work), limit):
                     return s
+                if kind == "parallel" and kernel.dims:
+                    work = Costs(kernel, exact=True).iteration(s)
                 return For(var, extent, inside(body), kind, axis, iterations_within(WORK_BETWEEN_POLLS, work))
             case For(var, extent, body, kind, axis, often):
                 inner = inside(body)
@@ -54,5 +57,5 @@ def poll(kernel: Kernel) -> Kernel:
 
 
 def is_short(work: Expr, limit: int = WORK_BETWEEN_POLLS) -> bool:
-    """Tell whether `work` is known to be no more than `limit`: by default what is done between two polls."""
-    return isinstance(work, Const) and int(work.value) <= limit
+    """Tell whether `work` is known to be no more than `limit` nanoseconds, by default those between two polls."""
+    return isinstance(work, Const) and int(work.value) <= 1000 * limit
