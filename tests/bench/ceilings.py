@@ -187,7 +187,7 @@ class Ceilings:
             for k in range(n):
                 first, end = (a.ctypes.data + a.nbytes * j // n for j in (k, k + 1))
                 start = -(-first // 64) * 64
-                size, out = (end - start) // self._block * self._block, self._round(share // n)
+                size, out = max(0, end - start) // self._block * self._block, self._round(share // n)
                 kept.append(_aligned(out + self._block))
                 step = size * self._block // out if out else 0
                 pieces[k].append((kept[-1].ctypes.data, out, start, size, step, repeats))
