@@ -125,7 +125,7 @@ def _lanes_pass(
     axis = group.inner[-1]
     outer = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner[:-1]]
     outer_vars = dict(zip((a.var for a in group.inner[:-1]), (a.var for a in outer), strict=True))
-    accumulators = [Accumulator(n, reduce_of((n, at)), lanes) for n, at in folds]
+    accumulators = [Accumulator(n, reduce_of((n, at)), lanes, seeded=True) for n, at in folds]
 
     def step(lane: Expr, k: Expr) -> Body:
         """Return the work at inner position `k` for accumulator lane `lane`."""
@@ -169,7 +169,7 @@ def _lanes_pass(
         return [For(k, axis.extent, step(const_index(0), k), "vectorized")]
     for acc in accumulators:
         out += [Alloc(b) for b in acc.buffers]
-        out.append(over_lanes(lanes, acc.start))
+        out.append(over_lanes(lanes, lambda l, acc=acc: acc.start(l, l)))
     whole, rest = simplify_index(axis.extent // lanes), simplify_index(axis.extent % lanes)
     folding: list[Stmt] = []
     if whole == const_index(1):

@@ -98,10 +98,16 @@ def build_strips(group: FusionGroup, signature: Signature) -> Body:
     inner_outputs = [e for e in group.outputs if any(free_vars(i) & folded for i in e[1])]
     for number in sorted({level[n] for n, _ in (*element, *inner_outputs)}):
         space = "scratch" if wide else "register"
-        some = [(e, Accumulator(e[0], reduce_of(e), width, space)) for e in element if level[e[0]] == number]
+        some = [
+            (e, Accumulator(e[0], reduce_of(e), width, space, seeded=True)) for e in element if level[e[0]] == number
+        ]
         for _, acc in some:
             body += [Alloc(b) for b in acc.buffers]
-        body.append(at_lane(lambda renamed, lane, inside, some=some: tuple(s for _, a in some for s in a.start(lane))))
+
+        def empty(renamed: Mapping[Var, Expr], lane: Expr, inside: Expr | None, some: Any = some) -> Body:
+            return tuple(s for _, a in some for s in a.start(lane, const_index(0)))
+
+        body.append(at_lane(empty))
         inner = [Axis(Var(a.var.name, INDEX, floor=0), a.extent) for a in group.inner]
         stores = [e for e in inner_outputs if level[e[0]] == number]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jitflow.dtypes import DType, int64
+from jitflow.dtypes import DType, int32, int64
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
     Binary,
@@ -14,6 +14,7 @@ from jitflow.expr import (
     Fma,
     Load,
     Reduce,
+    Unary,
     Var,
     cast,
     compare,
@@ -24,7 +25,7 @@ from jitflow.expr import (
     select,
 )
 from jitflow.graph import Node
-from jitflow.simplify import free_vars
+from jitflow.simplify import free_vars, simplify_index
 from lowering.fuse import COSTLY, FusionGroup
 from lowering.loop_ir import Body, Let, Stmt, Store
 from lowering.trace import Element, trace
@@ -59,23 +60,34 @@ def identity_of(op: str, dtype: DType) -> Const:
 
 
 class Accumulator:
-    """The running state of one reduction in `lanes` lanes: a value each, and its position for argmin/argmax."""
+    """The running state of one reduction in `lanes` lanes: a value each, and its position for argmin/argmax.
 
-    def __init__(self, node: Node, reduce: Reduce, lanes: int, space: str = "register") -> None:
-        self.reduce, self.lanes = reduce, lanes
+    A position of -1 stands for nothing seen yet. With `seeded`, lanes start at positions that are given to `start`, of
+    which one is 0, instead: as good, since position 0 is folded too, and a test per element less. Positions then are
+    no wider than they must be.
+    """
+
+    def __init__(
+        self, node: Node, reduce: Reduce, lanes: int, space: str = "register", *, seeded: bool = False
+    ) -> None:
+        self.reduce, self.lanes, self.seeded = reduce, lanes, seeded
         self.dtype = reduce.body.type.dtype
         self.is_arg = reduce.op in ("argmin", "argmax")
+        position = int32 if seeded and _count_below(reduce, int32.max - lanes) else int64
         self.value = Buffer(f"{node.op.name}_acc", self.dtype, (const_index(lanes),), space)
-        self.position = Buffer(f"{node.op.name}_at", int64, (const_index(lanes),), space)
+        self.position = Buffer(f"{node.op.name}_at", position, (const_index(lanes),), space)
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         return (self.value, self.position) if self.is_arg else (self.value,)
 
-    def start(self, lane: Expr) -> Body:
-        """Return the statements that empty `lane`. A position of -1 stands for nothing seen yet."""
+    def start(self, lane: Expr, seed: Expr | None = None) -> Body:
+        """Return the statements that empty `lane`; its position is `seed`, or that of nothing."""
         first: Stmt = Store(self.value, (lane,), identity_of(self.reduce.op, self.dtype))
-        return (first, Store(self.position, (lane,), const(-1, int64))) if self.is_arg else (first,)
+        if not self.is_arg:
+            return (first,)
+        at = const(-1, int64) if seed is None or not self.seeded else cast(seed, self.position.dtype)
+        return (first, Store(self.position, (lane,), at))
 
     def fold(self, lane: Expr, body: Expr, position: Expr) -> Body:
         """Return the statements that fold value `body`, at `position` of the reduced axes, into `lane`."""
@@ -86,17 +98,23 @@ class Accumulator:
             return (Store(self.value, (lane,), Binary(self.reduce.op, old, body)),)
         # Positions come in increasing order, so that of two equal values the one seen stays.
         v, w = Var("best", old.type), Var("next", body.type)
-        better = compare("gt" if self.reduce.op == "argmax" else "lt", w, v)
-        if self.dtype.is_float:
-            better = Binary("or", better, Binary("and", ne(w, w), eq(v, v)))
         at = Load(self.position, (lane,))
+        better: Expr
+        if self.dtype.is_float:
+            # Better, or NaN where there is none yet.
+            worse = compare("le" if self.reduce.op == "argmax" else "ge", w, v)
+            better = Binary("and", Unary("not", worse), eq(v, v))
+        else:
+            better = compare("gt" if self.reduce.op == "argmax" else "lt", w, v)
+        if not self.seeded:
+            better = Binary("or", compare("lt", at, 0), better)
         take = Var("take", better.type)
         return (
             Let(v, old),
             Let(w, body),
-            Let(take, Binary("or", compare("lt", at, 0), better)),
+            Let(take, better),
             Store(self.value, (lane,), select(take, w, v)),
-            Store(self.position, (lane,), select(take, cast(position, int64), at)),
+            Store(self.position, (lane,), select(take, cast(position, self.position.dtype), at)),
         )
 
     def halve(self, lane: Expr, half: int) -> Body:
@@ -121,21 +139,41 @@ class Accumulator:
             better = Binary("or", better, Binary("and", new_nan, eq(v, v)))
             tie = Binary("or", tie, Binary("and", new_nan, old_nan))
         better = Binary("or", better, Binary("and", tie, compare("lt", w_at, at)))
-        empty, present = compare("lt", at, 0), compare("ge", w_at, 0)
+        if not self.seeded:
+            empty, present = compare("lt", at, 0), compare("ge", w_at, 0)
+            better = Binary("and", present, Binary("or", empty, better))
         take = Var("take", better.type)
         return (
             Let(v, old),
             Let(at, old_at),
             Let(w, new),
             Let(w_at, new_at),
-            Let(take, Binary("and", present, Binary("or", empty, better))),
+            Let(take, better),
             Store(self.value, (lane,), select(take, w, v)),
             Store(self.position, (lane,), select(take, w_at, at)),
         )
 
     def result(self, lane: Expr) -> Expr:
         """Return the reduction's value, once everything is in `lane`."""
-        return Load(self.position if self.is_arg else self.value, (lane,))
+        return cast(Load(self.position, (lane,)), int64) if self.is_arg else Load(self.value, (lane,))
+
+
+def _count_below(reduce: Reduce, limit: int) -> bool:
+    """Tell whether `reduce` is known to fold fewer than `limit` elements."""
+    count = 1
+    for extent in reduce.extents:
+        count *= _greatest(simplify_index(extent), limit)
+    return count < limit
+
+
+def _greatest(extent: Expr, unknown: int) -> int:
+    match extent:
+        case Const(value, _):
+            return int(value)
+        case Binary("min", a, b):
+            return min(_greatest(a, unknown), _greatest(b, unknown))
+        case _:
+            return unknown
 
 
 def levels_of(group: FusionGroup) -> dict[Node, int]:

@@ -25,6 +25,7 @@ from jitflow.expr import (
     Binary,
     Buffer,
     Call,
+    Cast,
     Const,
     Expr,
     Load,
@@ -401,6 +402,9 @@ def _vector(e: Expr, p: _Part) -> Expr:
             return _index_binary(op, _vector(a, p), _vector(b, p))
         case Splat() | Ramp() | Shuffle():
             raise _GiveUp
+        case Cast(a, to) if a.type is INDEX and to.is_integer and isinstance(ramp := _vector(a, p), Ramp):
+            # As wide as the lanes are from the start. Both wrap around.
+            return Ramp(Cast(ramp.base, to), ramp.stride, ramp.lanes)
         case Select(cond, a, b):
             c, x, y = _vector(cond, p), _vector(a, p), _vector(b, p)
             lanes = max(c.type.lanes, x.type.lanes, y.type.lanes)

@@ -369,3 +369,16 @@ kernel f(a: f32[n] read, out: f32[n], st: i64[1], n: index):
     where = tail[tail.index("check_index") :].split("\n")[0].split(" if ")[1]
     assert "mask" in where
     assert "9" in where
+
+
+def test_positions_are_ramps_of_their_own_dtype() -> None:
+    check_pass(
+        by_four,
+        before="""
+vectorized i in 4:
+  out[i] = f32(i32(i * 3 + 5))
+""",
+        after="""
+out[ramp(0, 1, 4)] = f32(ramp(i32(5), 3, 4))
+""",
+    )
