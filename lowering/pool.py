@@ -1,7 +1,8 @@
 """The worker pool of a process as LLVM text: who runs which iterations of a parallel loop, and how workers sleep.
 
 A *job* is one run of a parallel loop. It lies on the stack of its caller, who offers it to free workers and then works
-on it as they do: whoever is free takes the next few iterations, until there are none left.
+on it as they do: whoever is free takes the next few iterations, until there are none left. Each begins in a segment of
+its own and goes on in those of the others when that is done.
 
     caller    offer ──▶ work ──▶ take back what nobody has taken, wait for who has ──▶ return
                 │                                    ▲
@@ -35,7 +36,7 @@ from lowering.passes.poll import WORK_BETWEEN_POLLS
 from lowering.plan_llvm import DEFAULT_MXCSR
 from lowering.target import Target, host
 from runtime.abi import Watch
-from runtime.threads import APART, IDLE, PARKED, UNBORN, Job, Pool, Team, Worker
+from runtime.threads import APART, IDLE, PARKED, SEGMENTS, UNBORN, Job, Pool, Segment, Team, Worker
 
 #: Nanoseconds for which a worker that has nothing to do waits for more before it sleeps.
 SPIN = 50_000
@@ -114,19 +115,29 @@ define internal i32 @pool.asked(ptr %watch) nounwind {{
 
 #: Do iterations of a job until there are none left, or it is stopped, or the word at `halted` is not 0.
 _WORK = f"""
-define internal void @pool.work(ptr %job, ptr %scratch, ptr %watch, ptr %halted) nounwind {{
+define internal void @pool.work(ptr %job, i64 %number, ptr %scratch, ptr %watch, ptr %halted) nounwind {{
 entry:
   %task.at = {_at("%job", Job.task)}
   %task = load ptr, ptr %task.at
   %frame.at = {_at("%job", Job.frame)}
   %frame = load ptr, ptr %frame.at
-  %end.at = {_at("%job", Job.end)}
-  %end = load i64, ptr %end.at
   %chunk.at = {_at("%job", Job.chunk)}
   %chunk = load i64, ptr %chunk.at
-  %next.at = {_at("%job", Job.next)}
+  %count.at = {_at("%job", Job.count)}
+  %count = load i64, ptr %count.at
+  %first = urem i64 %number, %count
+  %segments = {_at("%job", Job.segments)}
   %stop.at = {_at("%job", Job.stop)}
   %watched = icmp ne ptr %watch, null
+  br label %segment
+segment:
+  %done.with = phi i64 [ 0, %entry ], [ %done.now, %another ]
+  %which = phi i64 [ %first, %entry ], [ %following, %another ]
+  %offset = mul i64 %which, {ctypes.sizeof(Segment)}
+  %it = getelementptr i8, ptr %segments, i64 %offset
+  %next.at = {_at("%it", Segment.next)}
+  %end.at = {_at("%it", Segment.end)}
+  %end = load i64, ptr %end.at
   br label %check
 check:
   %stop = load atomic i64, ptr %stop.at monotonic, align 8
@@ -138,7 +149,14 @@ claim:
   %begin = atomicrmw add ptr %next.at, i64 %chunk monotonic
   %left = sub i64 %end, %begin
   %some = icmp sgt i64 %left, 0
-  br i1 %some, label %do, label %leave
+  br i1 %some, label %do, label %another
+another:
+  %done.now = add i64 %done.with, 1
+  %beyond = add i64 %which, 1
+  %wraps = icmp eq i64 %beyond, %count
+  %following = select i1 %wraps, i64 0, i64 %beyond
+  %more = icmp slt i64 %done.now, %count
+  br i1 %more, label %segment, label %leave
 do:
   %size = call i64 @llvm.smin.i64(i64 %left, i64 %chunk)
   %until = add i64 %begin, %size
@@ -426,8 +444,6 @@ entry:
   store ptr %task, ptr %task.at
   %frame.at = {_at("%job", Job.frame)}
   store ptr %frame, ptr %frame.at
-  %end.at = {_at("%job", Job.end)}
-  store i64 %end, ptr %end.at
   %chunk.at = {_at("%job", Job.chunk)}
   store i64 %chunk, ptr %chunk.at
   %scratch.at = {_at("%job", Job.scratch)}
@@ -438,20 +454,39 @@ entry:
   store i64 0, ptr %joined.at
   %stop.at = {_at("%job", Job.stop)}
   store i64 0, ptr %stop.at
-  %next.at = {_at("%job", Job.next)}
-  store i64 0, ptr %next.at
+  %working = add i64 %wanted, 1
+  %count = call i64 @llvm.smin.i64(i64 %working, i64 {SEGMENTS})
+  %count.at = {_at("%job", Job.count)}
+  store i64 %count, ptr %count.at
+  %segments = {_at("%job", Job.segments)}
+  br label %cut
+cut:
+  %k = phi i64 [ 0, %entry ], [ %k.next, %cut ]
+  %begin = phi i64 [ 0, %entry ], [ %until, %cut ]
+  %offset = mul i64 %k, {ctypes.sizeof(Segment)}
+  %segment = getelementptr i8, ptr %segments, i64 %offset
+  %k.next = add i64 %k, 1
+  %part = mul i64 %end, %k.next
+  %until = sdiv i64 %part, %count
+  %from.at = {_at("%segment", Segment.next)}
+  store i64 %begin, ptr %from.at
+  %until.at = {_at("%segment", Segment.end)}
+  store i64 %until, ptr %until.at
+  %more = icmp slt i64 %k.next, %count
+  br i1 %more, label %cut, label %offer
+offer:
   %offered = call i64 @pool.offer(ptr %pool, ptr %job, i64 %wanted, i64 %work)
   %alone = icmp eq i64 %offered, 0
   br i1 %alone, label %by.itself, label %together
 by.itself:
   store i64 %limit, ptr %chunk.at
-  call void @pool.work(ptr %job, ptr %scratch, ptr %watch, ptr %stop.at)
+  call void @pool.work(ptr %job, i64 0, ptr %scratch, ptr %watch, ptr %stop.at)
   %now = call i64 @pool.clock(ptr %pool)
-  %until.at = {_at("%pool", Pool.alone_until)}
-  store atomic i64 %now, ptr %until.at monotonic, align 8
+  %alone.at = {_at("%pool", Pool.alone_until)}
+  store atomic i64 %now, ptr %alone.at monotonic, align 8
   br label %done
 together:
-  call void @pool.work(ptr %job, ptr %scratch, ptr %watch, ptr %stop.at)
+  call void @pool.work(ptr %job, i64 0, ptr %scratch, ptr %watch, ptr %stop.at)
   call void @pool.join(ptr %pool, ptr %job, ptr %watch)
   br label %done
 done:
@@ -557,6 +592,8 @@ settle:
   call void @pool.pin(ptr %pool, i64 %thread, i64 %processor)
   br label %awake
 awake:
+  %mine.at = {_at("%worker", Worker.number)}
+  %mine = load i64, ptr %mine.at
   %since = call i64 @pool.clock(ptr %pool)
   br label %spin
 spin:
@@ -602,7 +639,7 @@ work:
   %scratch.at = {_at("%job", Job.scratch)}
   %first = load ptr, ptr %scratch.at
   %scratch = getelementptr i8, ptr %first, i64 %offset
-  call void @pool.work(ptr %job, ptr %scratch, ptr %watch, ptr %halted.at)
+  call void @pool.work(ptr %job, i64 %mine, ptr %scratch, ptr %watch, ptr %halted.at)
   {fence}
   store atomic i64 {IDLE}, ptr %mailbox release, align 8
   br label %awake

@@ -14,7 +14,6 @@ or not begun.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import signal
 import threading
@@ -29,6 +28,8 @@ from runtime.cpu import LoadedCode, load_object
 IDLE, PARKED, UNBORN = 0, 1, 2
 #: Bytes between workers and between the parts of a job: two threads that write to one line hinder each other.
 APART = 128
+#: Segments of a job: with more workers, several begin in the same one.
+SEGMENTS = 16
 #: More workers than this are refused: a machine that has so many processors has no use for them in one loop.
 MAX_WORKERS = 1024
 
@@ -65,7 +66,10 @@ class Pool(ctypes.Structure):
 
 
 class Worker(ctypes.Structure):
-    """One thread of the pool. `lock` is held while it sleeps; `thread` is 0 until it runs; `processor` may be -1."""
+    """One thread of the pool: `number` 1, 2, ...
+
+    `lock` is held but when it is to wake up; `thread` is 0 until it runs; `processor` is -1 where it may run anywhere.
+    """
 
     _fields_ = (
         ("mailbox", ctypes.c_int64),
@@ -73,7 +77,8 @@ class Worker(ctypes.Structure):
         ("pool", ctypes.c_void_p),
         ("thread", ctypes.c_int64),
         ("processor", ctypes.c_int64),
-        ("_unused", ctypes.c_char * (APART - 40)),
+        ("number", ctypes.c_int64),
+        ("_unused", ctypes.c_char * (APART - 48)),
     )
 
 
@@ -83,25 +88,33 @@ class Team(ctypes.Structure):
     _fields_ = (("run", ctypes.c_void_p), ("pool", ctypes.c_void_p), ("helpers", ctypes.c_int64))
 
 
+class Segment(ctypes.Structure):
+    """Some of the iterations of a job: those from `next` on, below `end`, are still to be done."""
+
+    _fields_ = (("next", ctypes.c_int64), ("end", ctypes.c_int64), ("_unused", ctypes.c_char * (APART - 16)))
+
+
 class Job(ctypes.Structure):
     """One run of a parallel loop, on the stack of its caller.
 
-    ``task(frame, scratch, watch, begin, end)`` does some iterations of `end`; whoever works on the job takes `chunk` of
-    them at a time, from `next` on. The k-th worker that has `joined` uses the scratch memory at
-    ``scratch + k * stride``, the caller that at `scratch`. If `stop` is not 0 the rest is left undone.
+    ``task(frame, scratch, watch, begin, end)`` does some iterations; whoever works on the job takes `chunk` of them at
+    a time, from the first `count` segments: the caller begins with the first one, each worker with that of its number,
+    so that in the next loop over the same arrays it finds the same parts of them in its cache. The k-th worker that has
+    `joined` uses the scratch memory at ``scratch + k * stride``, the caller that at `scratch`. If `stop` is not 0 the
+    rest is left undone.
     """
 
     _fields_ = (
         ("task", ctypes.c_void_p),
         ("frame", ctypes.c_void_p),
-        ("end", ctypes.c_int64),
         ("chunk", ctypes.c_int64),
+        ("count", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("stride", ctypes.c_int64),
         ("joined", ctypes.c_int64),
         ("stop", ctypes.c_int64),
         ("_unused", ctypes.c_char * (APART - 64)),
-        ("next", ctypes.c_int64),
+        ("segments", Segment * SEGMENTS),
     )
 
 
@@ -161,7 +174,7 @@ class _Process:
             memory = ctypes.create_string_buffer(2 * APART)
             worker = Worker.from_buffer(memory, -ctypes.addressof(memory) % APART)
             worker.mailbox, worker.lock, worker.pool = UNBORN, _held_lock(), ctypes.addressof(self.pool)
-            worker.processor = -1
+            worker.processor, worker.number = -1, k + 1
             self._memory.append(memory)
             self._workers.append(worker)
             self._table[k] = ctypes.addressof(worker)
@@ -259,9 +272,8 @@ def _renew_lock() -> None:
 after_fork_in_child(_renew_lock)
 
 
-@functools.cache
-def _the_pool(code: Callable[[], bytes]) -> _Process:
-    return _Process(load_object(code()))
+#: The pool of this process, once somebody has needed it.
+_pool: _Process | None = None
 
 
 def team(workers: int, code: Callable[[], bytes]) -> Team | None:
@@ -271,5 +283,8 @@ def team(workers: int, code: Callable[[], bytes]) -> Team | None:
     """
     if workers < 2 or not hasattr(ctypes, "pythonapi"):
         return None
+    global _pool
     with _LOCK:
-        return _the_pool(code).team(workers - 1)
+        if _pool is None:
+            _pool = _Process(load_object(code()))
+        return _pool.team(workers - 1)
