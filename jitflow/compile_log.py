@@ -1,4 +1,6 @@
-"""What the configuration asks to see of a compilation: passes and stages printed or written, and a table of times.
+"""What the configuration asks to see of a compilation: passes and stages printed or written, events, a table of times.
+
+Whatever is printed goes to stderr: stdout belongs to the program.
 
 A :class:`CompileLog` watches one compilation from the rewritten graph to object code. It keeps nothing of the session,
 so a program that holds it holds no session.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +74,7 @@ class CompileLog:
             raise FormatError(f"JITFLOW_DUMP: no pass or stage is called {unknown[0]!r}; {hint}")
 
     def clock(self, step: str, what: str, seconds: float, inside: str | None = None) -> None:
-        """Note that `step` (of `inside`) took `seconds`."""
+        """Note that `step` (of step `inside`) took `seconds`."""
         timing = Timing(step, inside, seconds)
         self.times.append(timing)
         self._all.append(timing)
@@ -108,7 +111,17 @@ class CompileLog:
     def finish(self) -> None:
         """Print the table of times, if it is wanted."""
         if self._config.time:
-            print(f"jitflow: compile time\n{time_table(self.times)}", end="")
+            print(f"jitflow: compile time\n{time_table(self.times)}", end="", file=sys.stderr)
+
+    def trace(self, what: str, line: Callable[[], str]) -> None:
+        """Print a line about `what`, if it is wanted."""
+        if what in self._config.trace:
+            print(f"jitflow: {what}: {line()}", file=sys.stderr)
+
+    @property
+    def shows_stages(self) -> bool:
+        """Whether the IR after any pass or stage is wanted."""
+        return bool(self._config.dump) or self._config.dump_dir is not None
 
     def _wants(self, name: str) -> bool:
         config = self._config
@@ -119,7 +132,7 @@ class CompileLog:
 
     def _put(self, file: str, title: str, text: str) -> None:
         if self._config.dump_dir is None:
-            print(f"# jitflow: {title}\n{text}", end="" if text.endswith("\n") else "\n")
+            print(f"# jitflow: {title}\n{text}", end="" if text.endswith("\n") else "\n", file=sys.stderr)
             return
         folder = Path(self._config.dump_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 from jitflow.errors import FormatError
@@ -22,6 +22,10 @@ from jitflow.errors import FormatError
 def _knob(default: Any, env: str | None, *, code: bool = False) -> Any:
     """Declare a knob: its default, its environment variable, and whether it changes the code that is generated."""
     return field(default=default, metadata={"env": env, "code": code})
+
+
+#: What ``trace`` may name.
+TRACES = ("cache",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,14 @@ class Config:
         Check the IR after every pass (LLVM's own verifier always runs).
     time : bool
         Print a table of pass and compile times.
+    trace : tuple of str
+        What to print a line about whenever it happens: ``cache``, compiled code that was found on disk, or why not.
+    cache_dir : str or None
+        Folder that keeps compiled code between processes; None or ``off`` is none. Without ``JITFLOW_CACHE_DIR`` the
+        environment gives ``$XDG_CACHE_HOME/jitflow`` or ``~/.cache/jitflow``. Not read while `verify`, `dump` or
+        `dump_dir` ask to see the compiler at work.
+    cache_limit : int
+        Size of that folder in MiB; the code that was used least recently makes room.
     target_cpu : str or None
         CPU to compile for, such as ``x86-64-v3``; None is this machine's.
     threads : int or None
@@ -58,12 +70,23 @@ class Config:
     dump_dir: str | None = _knob(None, "JITFLOW_DUMP_DIR")
     verify: bool = _knob(False, "JITFLOW_VERIFY")
     time: bool = _knob(False, "JITFLOW_TIME")
+    trace: tuple[str, ...] = _knob((), "JITFLOW_TRACE")
+    cache_dir: str | None = _knob(None, "JITFLOW_CACHE_DIR")
+    cache_limit: int = _knob(256, "JITFLOW_CACHE_LIMIT")
     target_cpu: str | None = _knob(None, "JITFLOW_TARGET_CPU", code=True)
     threads: int | None = _knob(None, "JITFLOW_THREADS")
     debug_poison: bool = _knob(False, "JITFLOW_DEBUG_POISON", code=True)
     debug_guard: bool = _knob(False, "JITFLOW_DEBUG_GUARD", code=True)
     fuse: bool = _knob(True, "JITFLOW_FUSE", code=True)
     fast_math: bool = _knob(False, None, code=True)
+
+    def __post_init__(self) -> None:
+        if self.cache_dir in ("", "off"):
+            object.__setattr__(self, "cache_dir", None)
+        unknown = [name for name in self.trace if name not in TRACES]
+        if unknown:
+            known = ", ".join(TRACES)
+            raise FormatError(f"JITFLOW_TRACE: {unknown[0]!r} is nothing that can be traced; there is {known}")
 
     def dumps(self, stage: str) -> bool:
         """Tell whether the IR after pass or stage `stage` is to be dumped."""
@@ -73,10 +96,9 @@ class Config:
         """Return the knobs that are not at their defaults."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
-    def fingerprint(self) -> str:
-        """Return a hash of the knobs that change generated code, for keys of what outlives a session."""
-        text = ";".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.metadata["code"])
-        return hashlib.sha256(text.encode()).hexdigest()
+    def code(self) -> str:
+        """Return the knobs that change generated code as text, for keys of what outlives a session."""
+        return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.metadata["code"])
 
 
 def _parse_names(text: str) -> tuple[str, ...]:
@@ -97,6 +119,12 @@ def _parse_threads(text: str) -> int | None:
     return int(text)
 
 
+def _parse_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("a number")
+    return int(text)
+
+
 def _parse_text(text: str) -> str | None:
     return text or None
 
@@ -104,14 +132,24 @@ def _parse_text(text: str) -> str | None:
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "tuple[str, ...]": _parse_names,
     "bool": _parse_flag,
+    "int": _parse_count,
     "int | None": _parse_threads,
     "str | None": _parse_text,
 }
 
 
+def _cache_folder(environ: Mapping[str, str]) -> str | None:
+    """Return where users of this system keep what programs can make again, or None if nobody says."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not PurePath(base).is_absolute():  # such a one is to be ignored
+        home = environ.get("HOME", "")
+        base = str(PurePath(home, ".cache")) if PurePath(home).is_absolute() else environ.get("LOCALAPPDATA", "")
+    return str(PurePath(base, "jitflow")) if base else None
+
+
 def read_environment(environ: Mapping[str, str]) -> Config:
     """Return the configuration that `environ` asks for; FormatError names a variable that cannot be read."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"cache_dir": _cache_folder(environ)}
     for f in fields(Config):
         env = f.metadata["env"]
         if env is None or env not in environ:
@@ -181,6 +219,10 @@ def _checked(name: str, value: Any, kind: str) -> Any:
             if value in (0, 1):
                 return bool(value)
             raise TypeError(f"knob {name!r} is True or False, got {value!r}")
+        case "int":
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                return value
+            raise ValueError(f"knob {name!r} is a number, got {value!r}")
         case "int | None":
             if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
                 return value

@@ -97,8 +97,8 @@ def show_graph(fetches: Any, *, sites: bool = True) -> str:
 def show_nodes(named: Sequence[tuple[str | None, Node]], names: Mapping[Node, str], *, sites: bool = True) -> str:
     """Return the graph that gives the nodes of `named`, each under its name or, for None, under that in `names`."""
     order = toposort(node for _, node in named)
-    labels = {node: _label(names[node]) for node in order}
-    returned = [labels[n] if name is None or name == names[n] else f"{_label(name)}={labels[n]}" for name, n in named]
+    labels = {node: label(names[node]) for node in order}
+    returned = [labels[n] if name is None or name == names[n] else f"{label(name)}={labels[n]}" for name, n in named]
     return _text(order, labels, ", ".join(returned), sites=sites)
 
 
@@ -110,19 +110,17 @@ def show_outputs(outputs: Any, *, sites: bool = False, exact: bool = False) -> s
     """
     order = toposort(_fetched(x) for x in _leaves(outputs))
     names = name_nodes(order)
-    labels = {node: _label(names[node]) for node in order}
+    labels = {node: label(names[node]) for node in order}
     return _text(order, labels, _structure_text(outputs, labels), sites=sites, exact=exact)
 
 
 def _text(order: Sequence[Node], labels: Mapping[Node, str], returned: str, *, sites: bool, exact: bool = False) -> str:
-    values = _Values(exact)
+    values = Values(exact)
     lines = [f"graph {VERSION}:"]
     for node in order:
         typed = values.type(node.type)
-        parts = [labels[x] for x in node.inputs]
-        parts += [f"{key}={values.text(value)}" for key, value in node.attrs if key not in _implied(node.op)]
         comment = f"  # {node.site}".replace("\n", " ") if sites and node.site else ""
-        lines.append(f"  {labels[node]}: {typed} = {node.op.name}({', '.join(parts)}){comment}")
+        lines.append(f"  {labels[node]}: {typed} = {node.op.name}({arguments_text(node, labels, values)}){comment}")
     lines.append(f"  return {returned}".rstrip())
     return "\n".join(lines) + "\n"
 
@@ -243,12 +241,19 @@ def _fetched(x: Any) -> Node:
     return node
 
 
+def arguments_text(node: Node, labels: Mapping[Node, str], values: Values) -> str:
+    """Return what stands in brackets behind the operator of `node`: its inputs, and the attributes that are written."""
+    parts = [labels[x] for x in node.inputs]
+    parts += [f"{key}={values.text(value)}" for key, value in node.attrs if key not in _implied(node.op)]
+    return ", ".join(parts)
+
+
 def _implied(op: OpDef) -> tuple[str, ...]:
     """Return the attributes that are not written: an identity, and what the type says already."""
     return ("uid", "dtype", "shape") if op.name == "placeholder" else ("uid",)
 
 
-class _Values:
+class Values:
     """Values as one text writes them: fresh dims are numbered by appearance, names with a meaning here are quoted."""
 
     def __init__(self, exact: bool) -> None:
@@ -318,7 +323,8 @@ def _is_inline(array: np.ndarray[Any, Any], exact: bool) -> bool:
     return all(x == x or x.tobytes() == nan for x in array.ravel())
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """Return how a text writes the name of a node: quoted, unless it is a word without another meaning."""
     return name if name.isidentifier() and name not in _KEYWORDS else json.dumps(name, ensure_ascii=False)
 
 

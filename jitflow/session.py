@@ -1,6 +1,6 @@
 """Sessions: fetched tensors in, compiled programs out, run as often as wanted. The one module that sees everything.
 
-    fetches ─ rewrite ─ primitive graph ─ lowering.program ─ object code ─ runtime.entry ─ callable
+    fetches ─ compilation ─ Bundle ─ runtime.entry ─ callable
 
 Everything that the fetches named at creation need is compiled then. Another set of fetches or of fed nodes compiles
 once, when first used, and is kept. The session owns the values of its variables and what follows from constants alone.
@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jitflow.compilation import Compilation, has_stage, pool_code
 from jitflow.compile_log import STAGES, SUFFIX, CompileLog, Timing, time_table
-from jitflow.config import Config, current, use
+from jitflow.config import Config, current
 from jitflow.errors import (
     ClosedError,
     CompileError,
@@ -34,22 +35,19 @@ from jitflow.errors import (
 )
 from jitflow.feeds import gives_dims, open_dims
 from jitflow.fork import after_fork_in_child
-from jitflow.graph import Node, name_nodes, number_nodes, toposort
+from jitflow.graph import Node, name_nodes, toposort
 from jitflow.graph_printer import show_nodes
-from jitflow.rewrite import rewrite
-from jitflow.simplify import evaluate_index
 from jitflow.structure import find_node, flatten, mirror, rebuild
 from jitflow.tensor import Tensor
-from lowering.gpu.program import GpuProgram, lower_gpu
-from lowering.plan import Packed
-from lowering.pool import pool_object
-from lowering.program import Program, find_static, lower, pack_program
+from lowering.gpu.program import GpuProgram
 from lowering.target import Target, from_name, host
-from runtime.arenas import ArenaPool, aligned_array
+from runtime.arenas import ArenaPool, Array
 from runtime.buffers import check_out, check_outs_apart, copy_array
+from runtime.bundle import Executable
+from runtime.constants import Constants
 from runtime.cpu import load_object
 from runtime.entry import LIST, LoadedProgram, PortableEntry, Structure, make_entry
-from runtime.threads import MAX_WORKERS, Team, processors, team
+from runtime.threads import MAX_WORKERS, processors, team
 
 #: More nodes than this are refused: compiling them would take hours.
 MAX_NODES = 1_000_000
@@ -67,9 +65,12 @@ after_fork_in_child(_renew_locks)
 
 
 class _Compiled(NamedTuple):
-    """A program ready to run: `feeds` in the order of its inputs, and for each fetch the number of its output."""
+    """A program ready to run: `feeds` in the order of its inputs, and for each fetch the number of its output.
 
-    program: Program | GpuProgram
+    `made_by` has its texts.
+    """
+
+    made_by: Compilation
     loaded: LoadedProgram | None
     feeds: tuple[Node, ...]
     results: Mapping[Node, int]
@@ -78,8 +79,6 @@ class _Compiled(NamedTuple):
 
 #: Distinct spellings of calls of :meth:`Session.run` that a session remembers.
 MAX_CALLS = 256
-#: Bytes between arrays of an arena with ``debug_guard``.
-GAP = 4096
 
 
 class Session:
@@ -161,8 +160,7 @@ class Session:
         self._place = {node: k for k, node in enumerate(order)}
         self._programs: dict[tuple[frozenset[Node], frozenset[Node]], _Compiled] = {}
         self._loaded: list[LoadedProgram] = []
-        self._values: dict[Node, np.ndarray[Any, Any]] = {}
-        self._packed: dict[tuple[Node, str], np.ndarray[Any, Any]] = {}
+        self._constants = Constants(guard=self._config.debug_guard)
         self._functions: dict[tuple[tuple[Node, ...], tuple[Node, ...]], _Compiled] = {}
         #: Calls of :meth:`run` as they were written before, and what answers them without finding nodes again.
         self._calls: dict[Hashable, Callable[..., Any]] = {}
@@ -344,9 +342,9 @@ class Session:
         nodes = self._fetches if fetches is None else flatten(fetches, self._nodes)
         if stage == "graph":
             return show_nodes([(None, n) for n in nodes], self._names)
-        program = self._default.program
+        program = self._default.made_by.lowered.program
         if fetches is not None:
-            program = self._compile(nodes, _placeholders(nodes)).program
+            program = self._compile(nodes, _placeholders(nodes)).made_by.lowered.program
         if (stage == "ptx") != self._target.is_gpu and stage in ("ptx", "asm", "llvm-opt"):
             advice = "create the session with device='cuda:0', load=False" if stage == "ptx" else "its code is 'ptx'"
             raise DeviceError(f"stage {stage!r} does not exist on {self._target.name}: {advice}")
@@ -367,13 +365,13 @@ class Session:
         return written
 
     def _has_stage(self, stage: str) -> bool:
-        return stage not in ("asm", "llvm-opt") if self._target.is_gpu else stage != "ptx"
+        return has_stage(stage, self._target.is_gpu)
 
     def report(self) -> str:
         """Return what was compiled: kernels, buffers, peak memory of the arena, and the time of each compile step."""
         self._check_open()
-        program = self._default.program
-        held = sum(a.nbytes for a in self._values.values())
+        program = self._default.made_by.lowered.program
+        held = self._constants.nbytes
         lines = [
             f"{self!r}, compiled for {self._target.cpu}; programs compiled: {self._compilations}",
             program.report(),
@@ -385,7 +383,10 @@ class Session:
 
     @property
     def compilations(self) -> int:
-        """How many programs were compiled so far: one at creation, and one for each new set of fetches and feeds."""
+        """How many programs were compiled so far: one at creation, and one for each new set of fetches and feeds.
+
+        Those that were found in the cache are not counted.
+        """
         return self._compilations
 
     def trim(self) -> int:
@@ -454,7 +455,7 @@ class Session:
     def group_of(self, tensor: Any) -> str:
         """Return which fusion group of the session's own program computes a fetched node."""
         node = find_node(tensor, self._nodes, GraphError, "fetch")
-        program = self._default.program
+        program = self._default.made_by.lowered.program
         if isinstance(program, GpuProgram):
             raise DeviceError(_NOT_LOADED)
         target = program.plan.outputs[self._default.results[node]]
@@ -492,52 +493,27 @@ class Session:
     def _compile_new(self, fetches: Sequence[Node], feeds: Sequence[Node]) -> _Compiled:
         self._check_open()
         self._check_feeds(fetches, feeds)
-        config = self._config
-        log = CompileLog(config, self._times)
-        self._compilations += 1
-        log.stages(("graph",), lambda stage: show_nodes([(None, n) for n in fetches], self._names))
-        start = time.perf_counter()
-        fed = set(feeds)
-        original = toposort(fetches, fed)
-        log.start_rewrite(fetches)
-        with use(config):
-            replaced = rewrite(
-                fetches, feeds, log.graph_pass, fast_math=config.fast_math, blocks=not self._target.is_gpu
-            )
-        log.clock("rewrite", f"{len(original)} nodes", time.perf_counter() - start)
-        inputs = [replaced[f] for f in feeds]
-        wanted = [replaced[f] for f in fetches]
-        unique = list(dict.fromkeys(wanted))
-        names = self._names_of(replaced, unique, inputs)
-        static = find_static(unique, inputs)
-        make = lower_gpu if self._target.is_gpu else lower
-        program = make(
-            unique,
-            inputs,
-            static,
-            [n for n in original if n not in fed],
-            names,
-            self._target,
-            fused=config.fuse,
-            gap=GAP if config.debug_guard else 0,
-            observer=log.loop_pass,
-            check=config.verify,
-            clock=log.clock,
-        )
-        number = {node: k for k, node in enumerate(unique)}
-        results = {f: number[w] for f, w in zip(fetches, wanted, strict=True)}
-        log.stages([s for s in STAGES[1:] if self._has_stage(s)], program.text)
-        if not self._load or isinstance(program, GpuProgram):
+        log = CompileLog(self._config, self._times)
+        made_by = Compilation(fetches, feeds, self._names, self._target, self._config, log)
+        if not self._load:
+            numbers = made_by.lowered.results
+            self._compilations += 1
             log.finish()
-            return _Compiled(program, None, tuple(feeds), results, None)
-        consts = self._consts(program, log)
-        code = load_object(program.object_code())
-        loaded = LoadedProgram(program.signature, code, consts, self._team(program))
+            return _Compiled(made_by, None, tuple(feeds), dict(zip(fetches, numbers, strict=True)), None)
+        bundle = made_by.bundle()
+        self._compilations += not made_by.from_cache
+        start = time.perf_counter()
+        sources = [(node, node.attr("value").array) for node in made_by.sources]
+        consts = self._constants.arrays(bundle, sources, self._run_once)
+        log.clock("init", "", time.perf_counter() - start)
+        start = time.perf_counter()
+        loaded = self._loaded_program(bundle.main, consts)
         with self._lock:
             self._loaded.append(loaded)
-        log.finish()
         entry = make_entry(loaded, LIST, arena=self._arenas)
-        return _Compiled(program, loaded, tuple(feeds), results, entry)
+        log.clock("load", "", time.perf_counter() - start)
+        log.finish()
+        return _Compiled(made_by, loaded, tuple(feeds), dict(zip(fetches, bundle.results, strict=True)), entry)
 
     def _check_feeds(self, fetches: Sequence[Node], feeds: Iterable[Node]) -> None:
         fed = set(feeds)
@@ -559,81 +535,18 @@ class Session:
     def _name(self, node: Node) -> str:
         return self._names.get(node) or node.name or repr(node)
 
-    def _names_of(
-        self, replaced: Mapping[Node, Node], fetches: Sequence[Node], inputs: Sequence[Node]
-    ) -> dict[Node, str]:
-        """Return names for the rewritten nodes: those of the nodes they stand for, others counted on."""
-        names: dict[Node, str] = {}
-        # A name that the user has given says more than the number of the node it was given to.
-        for old in sorted(replaced, key=lambda n: n.name is None):
-            if old in self._names:
-                names.setdefault(replaced[old], self._names[old])
-        number_nodes(toposort((*fetches, *inputs), set(inputs)), names)
-        return names
+    def _loaded_program(self, program: Executable, consts: Sequence[Array]) -> LoadedProgram:
+        helpers = team(self.threads, self._pool_code) if program.signature.shares else None
+        return LoadedProgram(program.signature, load_object(program.code), consts, helpers)
 
-    def _evaluate(self, nodes: Iterable[Node], names: Mapping[Node, str]) -> None:
-        """Make the arrays of variables, constants, and nodes that depend on these alone."""
-        new = [n for n in dict.fromkeys(nodes) if n not in self._values]
-        computed = [n for n in new if not n.op.source]
-        arrays = dict(zip(computed, self._compute(computed, names), strict=True))
-        for node in new:
-            found = arrays[node] if node in arrays else node.attr("value").array
-            found = np.require(found, requirements=["C", "A"])
-            if self._config.debug_guard:
-                moved = aligned_array(found.shape, node.dtype, guard=True)
-                np.copyto(moved, found)
-                found = moved
-            self._values[node] = found
+    def _pool_code(self) -> bytes:
+        return pool_code(self._config, CompileLog(self._config, self._times))
 
-    def _compute(self, nodes: Sequence[Node], names: Mapping[Node, str]) -> list[np.ndarray[Any, Any]]:
-        """Run the init program of constant nodes: compiled, so that folded and computed values are the same."""
-        if not nodes:
-            return []
-        log = CompileLog(self._config, self._times)
-        program = lower(
-            nodes,
-            [],
-            [],
-            [],
-            names,
-            self._target,
-            fused=self._config.fuse,
-            gap=GAP if self._config.debug_guard else 0,
-            observer=log.loop_pass,
-            check=self._config.verify,
-            clock=log.clock,
-        )
-        return self._run_once(program, log)
-
-    def _consts(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
-        """Return the constants of `program`, packing those that no program of this session has packed before."""
-        self._evaluate((c.node if isinstance(c, Packed) else c for c in program.plan.consts), program.names)
-        missing = [c for c in program.plan.consts if isinstance(c, Packed) and (c.node, c.layout) not in self._packed]
-        if missing:
-            packing = pack_program(missing, program.names, self._target, log.clock)
-            for c, array in zip(missing, self._run_once(packing, log), strict=True):
-                self._packed[c.node, c.layout] = array
-        return [
-            self._packed[c.node, c.layout] if isinstance(c, Packed) else self._values[c] for c in program.plan.consts
-        ]
-
-    def _team(self, program: Program) -> Team | None:
-        """Return who helps to run `program`."""
-        return team(self.threads, pool_object) if program.signature.shares else None
-
-    def _run_once(self, program: Program, log: CompileLog) -> list[np.ndarray[Any, Any]]:
+    def _run_once(self, program: Executable, consts: Sequence[Array], out: Sequence[Array]) -> None:
         """Run a program without inputs and let go of it."""
-        code = load_object(program.object_code())
-        loaded = LoadedProgram(program.signature, code, self._consts(program, log), self._team(program))
-        # Read over and over: vectors that do not cross cache lines are worth the trouble.
-        shapes = [tuple(evaluate_index(d, {}) for d in n.shape) for n in program.plan.outputs]
-        out = [
-            aligned_array(s, n.dtype, guard=self._config.debug_guard)
-            for s, n in zip(shapes, program.plan.outputs, strict=True)
-        ]
-        results = PortableEntry(loaded, LIST, self._arenas).run_arrays((), out)
+        loaded = self._loaded_program(program, consts)
+        PortableEntry(loaded, LIST, self._arenas).run_arrays((), out)
         loaded.close()
-        return results
 
 
 def _call_key(fetches: Any, feeds: Mapping[Any, Any] | None) -> Hashable | None:

@@ -1,8 +1,12 @@
-"""Options and settings of all tests: the IR is verified after every pass."""
+"""Options and settings of all tests: the IR is verified after every pass, and no code comes from a cache."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Before jitflow reads its environment, and for all processes that tests start.
+os.environ["JITFLOW_CACHE_DIR"] = "off"
 
 import pytest
 

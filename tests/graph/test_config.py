@@ -26,6 +26,9 @@ def test_every_variable_is_read() -> None:
         "JITFLOW_DUMP_DIR": "out",
         "JITFLOW_VERIFY": "1",
         "JITFLOW_TIME": "0",
+        "JITFLOW_TRACE": "cache",
+        "JITFLOW_CACHE_DIR": "code",
+        "JITFLOW_CACHE_LIMIT": "7",
         "JITFLOW_TARGET_CPU": "x86-64-v3",
         "JITFLOW_THREADS": "3",
         "JITFLOW_DEBUG_POISON": "1",
@@ -37,6 +40,9 @@ def test_every_variable_is_read() -> None:
         dump=("fused", "loops"),
         dump_dir="out",
         verify=True,
+        trace=("cache",),
+        cache_dir="code",
+        cache_limit=7,
         target_cpu="x86-64-v3",
         threads=3,
         debug_poison=True,
@@ -52,12 +58,27 @@ def test_every_variable_is_read() -> None:
         ("JITFLOW_THREADS", "-2", "JITFLOW_THREADS='-2': expected a positive number"),
         ("JITFLOW_THREADS", "two", "JITFLOW_THREADS='two': expected a positive number"),
         ("JITFLOW_VERIFY", "yes", "JITFLOW_VERIFY='yes': expected 0 or 1"),
+        ("JITFLOW_CACHE_LIMIT", "-1", "JITFLOW_CACHE_LIMIT='-1': expected a number"),
+        ("JITFLOW_TRACE", "cash", "JITFLOW_TRACE: 'cash' is nothing that can be traced; there is cache"),
     ],
 )
 def test_a_variable_that_cannot_be_read_is_named(name: str, value: str, expected: str) -> None:
     with pytest.raises(FormatError) as caught:
         read_environment({name: value})
     assert str(caught.value) == expected
+
+
+def test_the_cache_folder_is_where_the_system_wants_it() -> None:
+    for environ, folder in (
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/jitflow"),
+        ({"XDG_CACHE_HOME": "c", "HOME": "/h"}, "/h/.cache/jitflow"),  # the standard: a relative one is to be ignored
+        ({"HOME": "/h"}, "/h/.cache/jitflow"),
+        ({"HOME": ""}, None),
+        ({"HOME": "/h", "JITFLOW_CACHE_DIR": "/mine"}, "/mine"),
+        ({"HOME": "/h", "JITFLOW_CACHE_DIR": ""}, None),
+        ({"HOME": "/h", "JITFLOW_CACHE_DIR": "off"}, None),
+    ):
+        assert read_environment(environ).cache_dir == folder
 
 
 def test_override_changes_knobs_for_the_block_only() -> None:
@@ -105,8 +126,11 @@ def test_override_checks_names_and_values() -> None:
         assert inside.dump_dir == "dumps"
 
 
-def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_other() -> None:
+def test_keys_of_code_hold_the_knobs_that_change_code_and_no_other() -> None:
     changed = {
+        "trace": ("cache",),
+        "cache_dir": "/tmp/a",
+        "cache_limit": 3,
         "dump": ("all",),
         "dump_dir": "a",
         "verify": True,
@@ -119,9 +143,9 @@ def test_the_fingerprint_changes_with_the_knobs_that_change_code_and_with_no_oth
         "fast_math": True,
     }
     assert set(changed) == {f.name for f in fields(Config)}
-    base = Config().fingerprint()
+    base = Config().code()
     for name, value in changed.items():
-        differs = Config(**{name: value}).fingerprint() != base
+        differs = Config(**{name: value}).code() != base
         assert differs == (name in ("target_cpu", "debug_poison", "debug_guard", "fuse", "fast_math")), name
 
 

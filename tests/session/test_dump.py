@@ -240,7 +240,7 @@ def test_a_report_of_literal_sizes_has_numbers() -> None:
 def test_jitflow_dump_prints_stages_and_passes(net: Net, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(dump="loops,vectorize,expand"), jf.Session(net.y):
         pass
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert "# jitflow: stage loops\nkernel k0_" in text
     assert re.search(r"^# jitflow: \w+ after vectorize\nkernel \w+\(", text, re.MULTILINE)
     assert "# jitflow: graph after expand\ngraph 1:" in text
@@ -248,18 +248,18 @@ def test_jitflow_dump_prints_stages_and_passes(net: Net, capsys: pytest.CaptureF
     assert "after hoist" not in text
     with config.override(dump="all"), jf.Session(jf.exp(net.x)):
         pass
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     for stage in STAGES:
         assert f"# jitflow: stage {stage}\n" in text
     with jf.Session(net.y):
         pass
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_only_passes_that_changed_something_are_dumped(net: Net, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(dump="all"), jf.Session(net.x * 2.0):
         pass
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert "graph after expand" not in text
     assert "graph after cancel_movement" not in text
     assert "after vectorize" in text
@@ -267,7 +267,7 @@ def test_only_passes_that_changed_something_are_dumped(net: Net, capsys: pytest.
 
 def test_jitflow_dump_dir_writes_files_instead(net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(dump_dir=tmp_path / "a"), jf.Session(net.y) as session:
-        assert capsys.readouterr().out == ""
+        assert capsys.readouterr() == ("", "")
         names = sorted(p.name for p in (tmp_path / "a").iterdir())
         for stage in STAGES:
             (name,) = [n for n in names if re.fullmatch(rf"p\d+-\d-{stage}\.\w+", n)]
@@ -287,7 +287,7 @@ def test_a_dump_of_what_does_not_exist_is_refused(net: Net) -> None:
 def test_jitflow_time_prints_a_table(net: Net, capsys: pytest.CaptureFixture[str]) -> None:
     with config.override(time=True), jf.Session(net.y):
         pass
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert text.startswith("jitflow: compile time\n")
     assert re.search(r"^  llvm +\d+\.\d+ ms$", text, re.MULTILINE)
     assert re.search(r"^    vectorize +\d+\.\d+ ms$", text, re.MULTILINE)

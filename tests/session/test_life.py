@@ -289,7 +289,7 @@ def test_all_that_follows_from_constants_is_one_init_program(monkeypatch: pytest
     y = x * jf.exp(c) + jf.sum(jf.log(c)) - jf.flip(jf.sin(c))
     ran = []
     once = jf.Session._run_once
-    monkeypatch.setattr(jf.Session, "_run_once", lambda self, program, log: ran.append(1) or once(self, program, log))
+    monkeypatch.setattr(jf.Session, "_run_once", lambda self, *args: ran.append(1) or once(self, *args))
     with jf.Session(y) as session:
         got = session.run(y, {x: [0, 0, 0]})
     assert len(ran) == 1
