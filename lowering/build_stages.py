@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from jitflow.expr import Buffer, Const, Expr, Var, const_index, maximum, minimum
+from jitflow.expr import Buffer, Const, Expr, Var, const_index, maximum, minimum, substitute
 from jitflow.graph import Node
 from jitflow.simplify import simplify_index
 from lowering.analysis.contraction import Contraction
@@ -31,7 +31,7 @@ from lowering.nest import position_on, real_axes
 from lowering.reduction import levels_of
 from lowering.schedule import Schedule
 from lowering.signature import Signature, make_kernel, notes_of, signature_of
-from lowering.stage import Spine, StageSchedule, kept_by, row_width, spine_of
+from lowering.stage import Spine, StageSchedule, columns_read, kept_by, row_width, spine_of
 from lowering.trace import Element, Subscripts, Values, flat_index, unflatten_index
 
 
@@ -83,6 +83,9 @@ class _StageTiles(Tiles):
         found = super().sums(where, i, q)
         return found if self.target is None else self._in_block(self.target[0], found)
 
+    def in_place(self, out: list[Stmt], where: Block) -> Expr:
+        return const_index(0) if self.panels is not None else super().in_place(out, where)
+
     def right(self, where: Block, in_place: Expr, k0: Expr) -> Right:
         if self.panels is None or self.ahead:
             return super().right(where, in_place, k0)
@@ -97,13 +100,16 @@ class _StageTiles(Tiles):
         base = self.origin * self.kept[node][1]
         return Matrix(matrix.buffer, lambda r: matrix.offset(r) - base, matrix.stride)
 
-    def rows_of(self, batch: Expr, at: Mapping[Var, Expr], first: Expr, rows: Expr) -> Body:
-        """Return the statements that compute `rows` rows from `first` on."""
+    def rows_of(self, batch: Expr, at: Mapping[Var, Expr], first: Expr, rows: Expr, limit: Expr | None) -> Body:
+        """Return the statements that compute `rows` rows from `first` on, columns from `limit` on left out."""
         c = self.c
         out: list[Stmt] = [Alloc(b) for b in self.scratch()]
+        cols = c.n.extent
+        if limit is not None:
+            cols = self.let(out, "cols", minimum(c.n.extent, maximum(limit, const_index(0))))
         k_blocks = self.let(out, "k_blocks", maximum(ceil_div(c.k.extent, self.schedule.kc), const_index(1)))
         k_step = self.let(out, "k_step", (c.k.extent + (k_blocks - 1)) // k_blocks)
-        block = Block(batch, at, first, const_index(0), rows, c.n.extent)
+        block = Block(batch, at, first, const_index(0), rows, cols)
         return (*out, *loop("p", k_blocks, lambda p: self.k_block(block, p, k_blocks, k_step)))
 
     def pack_all(self, at: Mapping[Var, Expr]) -> Body:
@@ -263,16 +269,28 @@ class _Stages:
         at = packer.unflatten(out, c.batch, batch)
         out += packer.pack_all(at)
         before = flat_index(tuple(at[a.var] for a in c.batch), [a.extent for a in c.batch]) * c.m.extent
+        seen = self._columns_read(s)
 
         def rows(first: Expr, count: Expr) -> Body:
+            limit = None if seen is None else substitute(seen[1], {seen[0]: simplify_index(first + count - 1)})
             signature = self._arguments(s, simplify_index(before + first), {})
             tiles = _StageTiles(s, c, signature, schedule, panels, ahead=ahead)
             tiles.extents.update(packer.extents)
-            body = tiles.rows_of(batch, at, first, count)
+            body = tiles.rows_of(batch, at, first, count, limit)
             self.callees.update(tiles.callees)
             return body
 
         return rows
+
+    def _columns_read(self, s: FusionGroup) -> tuple[Var, Expr] | None:
+        """Return up to which column of each row the result of `s` is read, and the variable of that row, if known."""
+        (node, _), *others = s.outputs
+        readers = [x for x in self.group.stages if node in x.leaves]
+        if others or node not in self.kept or len(readers) != 1:
+            return None
+        spine = self._spine_of(readers[0])
+        limit = columns_read(readers[0], spine, node) if len(spine.rows) == 1 else None
+        return None if limit is None else (spine.rows[0].var, limit)
 
     def _folded(self, out: list[Stmt], s: FusionGroup, batch: Expr) -> _Rows:
         spine = self._spine_of(s)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from jitflow.expr import Const, Expr, as_index, const_index
+from jitflow.expr import INDEX, Binary, Compare, Const, Expr, Var, as_index, const_index
 from jitflow.graph import Node
 from jitflow.record import record
 from jitflow.simplify import free_vars, same_index, simplify_index, split_linear
@@ -30,10 +30,13 @@ from lowering.fuse import Axis, FusionGroup
 from lowering.reduction import reduce_of
 from lowering.schedule import Form, Schedule, choose_contraction
 from lowering.target import Target
-from lowering.trace import Subscripts, flat_index
+from lowering.trace import Subscripts, flat_index, trace
 
 #: Bytes from which an array between groups is kept in rows: below, it stays in the second cache from group to group.
 KEPT_BYTES = 256 << 10
+#: Multiply-adds for each of its elements, before and after, up to which an array is kept. Writing and reading an element
+#: takes about as long as 80; where that is little of all, what counts is that a product may be cut along its columns.
+KEPT_STEPS = 1024
 
 
 #: Rows of a block: a strip of the register tiles' loops. What is kept of them fits the second cache.
@@ -151,6 +154,47 @@ def row_width(group: FusionGroup, spine: Spine, node: Node, index: Subscripts | 
     return width if same_dim(element_count(node.shape), dim_of(rows)) is True else None
 
 
+def columns_read(group: FusionGroup, spine: Spine, node: Node) -> Expr | None:
+    """Return up to which column `group` reads each row of `node`, exclusive: an expression of the last of its row axes.
+
+    None if there is no such limit: then it reads them all. The rest of a row is not needed (a triangle of scores).
+    """
+    row = spine.rows[-1]
+    limits: list[Expr] = []
+    elements = [(m, at) for m in group.members if node in m.inputs for at in group.wanted.get(m, (None,))]
+    for member, at in elements:
+        if at is None:
+            return None
+        for d in trace(member, at).demands:
+            if d.node is not node:
+                continue
+            flat = flat_index(d.at, node.shape, group.extents)
+            width = row_width(group, spine, node, d.at)
+            column = None if width is None else simplify_index(flat - spine.position * width, group.extents)
+            limit = _limit(d.cond, column, row) if d.cond is not None and isinstance(column, Var) else None
+            if limit is None:
+                return None
+            limits.append(limit)
+    return limits[0] if limits and all(x == limits[0] for x in limits) else None
+
+
+def _limit(cond: Expr, column: Expr | None, row: Axis) -> Expr | None:
+    """Return what `column` is below wherever `cond` holds, if that grows with the row."""
+    match cond:
+        case Binary("and", a, b):
+            return _limit(a, column, row) or _limit(b, column, row)
+        case Compare("le" | "lt" as op, a, b) if a.type is INDEX and isinstance(column, Var):
+            split = split_linear(b - a, column)
+            if split is None or split[0] != const_index(-1):
+                return None
+            bound = simplify_index(split[1] + (op == "le"))
+            slope = split_linear(bound, row.var)
+            grows = slope is not None and isinstance(slope[0], Const) and slope[0].value > 0
+            return bound if grows and free_vars(bound) <= {row.var} else None
+        case _:
+            return None
+
+
 def stage(groups: Sequence[FusionGroup], fetches: Collection[Node], target: Target) -> tuple[FusionGroup, ...]:
     """Return `groups` with those joined that hand large arrays on row by row, in an order that still works."""
     number = {g: k for k, g in enumerate(groups)}
@@ -189,6 +233,8 @@ def _join(first: FusionGroup, group: FusionGroup, taken: Collection[Node], targe
         writer, index = next((s, at) for s in stages for n, at in s.outputs if n is node)
         theirs = spine_of(writer, spine)
         width = None if theirs is None else row_width(writer, theirs, node, index)
+        if _steps(writer) + _steps(group, node) > KEPT_STEPS:
+            return None
         if width is None or any(row_width(group, mine, node, at) != width for at in group.wanted[node]):
             return None
     return _staged((*stages, group), [*kept_by(first), *taken])
@@ -201,6 +247,15 @@ def _fits(group: FusionGroup, target: Target) -> bool:
     if group.kind == "contract":
         return choose_contraction(group, target).form in ("packed", "direct")
     return group.kind == "reduce" and all(reduce_of(e).lanes > 1 for e in group.reductions)
+
+
+def _steps(group: FusionGroup, node: Node | None = None) -> int:
+    """Return how many multiply-adds `group` spends on an element of its product, or on one of its factor `node`."""
+    if group.contract is None:
+        return 0
+    (k,), n = group.inner, group.rows[-1]
+    extent = k.extent if node is None else n.extent
+    return int(extent.value) if isinstance(extent, Const) else 0
 
 
 def kept_by(group: FusionGroup) -> list[Node]:

@@ -68,6 +68,20 @@ def test_attention_is_one_kernel_that_keeps_one_block_of_scores() -> None:
     assert "alloc exp_0" not in loops  # they take the place of the scores
 
 
+def test_scores_that_nobody_reads_are_not_computed() -> None:
+    q, k, v = placeholders(*[(8, 512, 64)] * 3)
+    assert "let cols: index = min(512, first + rows)" in jf.Session(jf.nn.attention(q, k, v, causal=True)).dump("loops")
+    # The row sums of the scores themselves read them all.
+    scores = q @ jf.matrix_transpose(k)
+    both = jf.sum(jf.tril(scores), axis=-1) + jf.sum(scores, axis=-1)
+    assert "let cols" not in jf.Session(both).dump("loops")
+    assert "let cols: index = min(512, first + rows + 3)" in jf.Session(jf.sum(jf.tril(scores, k=3), axis=-1)).dump(
+        "loops"
+    )
+    # Above a diagonal, rows begin later: all columns are computed.
+    assert "let cols" not in jf.Session(jf.sum(jf.triu(scores), axis=-1)).dump("loops")
+
+
 def test_stages_follow_their_rows_through_any_chain() -> None:
     q, k, v = placeholders(("b", 4, "n", 16), ("b", 4, "m", 16), ("b", 4, "m", 8))
     assert staged(jf.nn.attention(q, k, v)) == ["contract > reduce > contract"]
@@ -98,6 +112,13 @@ def test_small_arrays_stay_where_they_are() -> None:
     x, y, z, w = placeholders((rows, 8), (8, 256), (rows - 1, 8), (8, 256))
     assert staged(jf.softmax(x @ y)) == ["contract > reduce"]
     assert staged(jf.softmax(z @ w)) == ["contract", "reduce"]
+
+
+def test_what_took_long_to_compute_is_written_to_memory() -> None:
+    x, y, z, w = placeholders((512, 768), (768, 3072), (512, 1025), (1025, 3072))
+    assert staged(jf.softmax(x @ y)) == ["contract > reduce"]
+    assert staged(jf.softmax(z @ w)) == ["contract", "reduce"]
+    assert staged(jf.gelu(x @ y) @ y.T) == ["contract", "contract"]
 
 
 @pytest.mark.usefixtures("keep_everything")
