@@ -115,7 +115,7 @@ class ExprEmitter(IndexEmitter):
                 return self.inst(f"add {type_text(e.type)} {wide}, <{steps}>")
             case Shuffle(a, picks, None):
                 return self._shuffle(self.value(a), a.type, picks)
-            case Shuffle(a, picks, b):
+            case Shuffle(a, picks, Expr() as b):
                 return self._shuffle_two(self.value(a), self.value(b), a.type, picks)
             case Reduce():
                 raise CompilerBug("a Reduce reached the emitter: build turns it into loops")

@@ -19,6 +19,7 @@ from lowering.passes.partition import partition
 from lowering.passes.poll import poll
 from lowering.passes.simplify import simplify
 from lowering.passes.split_fma import split_fma
+from lowering.passes.transpose import transpose
 from lowering.passes.unroll import unroll
 from lowering.passes.vectorize import vectorize
 from lowering.target import Target
@@ -31,6 +32,7 @@ Pass: TypeAlias = Callable[[Kernel, Target], Kernel]
 CPU: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda k, _: simplify(k)),
     ("collapse", lambda k, _: collapse(k)),
+    ("transpose", lambda k, target: transpose(k, target=target)),
     ("parallelize", lambda k, _: parallelize(k)),
     ("partition", lambda k, _: partition(k)),
     ("hoist", lambda k, _: hoist(k)),
