@@ -22,6 +22,8 @@ def environment(threads: int) -> dict[str, str]:
         **{f"{name}_NUM_THREADS": n for name in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")},
         "NUMEXPR_MAX_THREADS": n,
         "JITFLOW_THREADS": n,
+        # So that the first call is one that compiles.
+        "JITFLOW_CACHE_DIR": "off",
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={n}",
         "NPROC": n,
         "JAX_PLATFORMS": "cpu",
