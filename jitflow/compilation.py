@@ -268,13 +268,14 @@ def _parts(cache: Cache, target: Target, config: Config) -> tuple[tuple[str, str
     made_by = versions(cache)
     if made_by is None:
         return None
-    facts = f"{target.vector_bits} bits, {target.vector_registers} registers, masks of {target.mask_bytes}"
+    masks = "/".join(map(str, target.mask_bytes)) or "no"
+    facts = f"{target.vector_bits} bits; {target.vector_registers} registers; {masks} bytes masked"
     return (
         *made_by,
         ("target", f"{target.name} {target.triple}"),
         ("CPU", target.cpu),
         ("features", target.features),
-        ("vectors", f"{facts}, FMA {target.has_fma}, float16 {target.has_f16}"),
+        ("vectors", f"{facts}; FMA {target.has_fma}; float16 {target.has_f16}"),
         ("options", config.code()),
     )
 

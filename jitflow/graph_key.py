@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from jitflow.graph import Node, toposort, variable_op
+from jitflow.graph import Node, constant_op, toposort, variable_op
 from jitflow.graph_printer import FRESH, Values, arguments_text, label
 from jitflow.types import dim_text
 from runtime.abi import ProgramSignature
@@ -63,7 +63,7 @@ def graph_key(fetches: Sequence[Node], feeds: Sequence[Node], names: Mapping[Nod
     """Return the key of the graph that computes `fetches` from `feeds`, in these orders; `names` has all its nodes."""
     values = Values(exact=True)
     numbers: dict[str, int] = {}
-    fed = set(feeds)
+    fed, fetched = set(feeds), set(fetches)
     order = toposort((*fetches, *feeds), fed)
     labels = {node: label(names[node]) for node in order}
     lines = []
@@ -74,7 +74,9 @@ def graph_key(fetches: Sequence[Node], feeds: Sequence[Node], names: Mapping[Nod
             made = "variable"
         else:
             made = f"{node.op.name}({arguments_text(node, labels, values)})"
-        place = "" if node.site is None else f" @{numbers.setdefault(node.site, len(numbers))}"
+        # A constant that many graphs have was made where one of them was; nobody speaks of that place.
+        is_silent = node.site is None or (node.op is constant_op and node not in fetched)
+        place = "" if is_silent else f" @{numbers.setdefault(str(node.site), len(numbers))}"
         lines.append(f"{labels[node]}: {values.type(node.type)} = {made}{place}")
     lines.append("feed " + ", ".join(labels[n] for n in feeds))
     lines.append("return " + ", ".join(labels[n] for n in fetches))

@@ -215,7 +215,11 @@ def _difference(there: str, here: str) -> str:
     if len(new) > 1:
         there = ",".join(x for x in old if x not in new)
         here = ",".join(x for x in new if x not in old)
-    return f"{there.strip() or 'nothing'} there, {here.strip() or 'nothing'} here"
+    return f"{_shortened(there)} there, {_shortened(here)} here"
+
+
+def _shortened(text: str) -> str:
+    return f"{text[:80].strip()} ..." if len(text) > 80 else text.strip() or "nothing"
 
 
 def _warn(message: str) -> None:
@@ -271,7 +275,7 @@ def _check(entry: bytes, key: bytes | None) -> tuple[int, int]:
         raise FormatError(f"it ends at byte {len(entry)}, within the header")
     magic, found, n_parts, n_body = _HEAD.unpack_from(entry)
     if magic != MAGIC or (key is not None and found != key):
-        raise FormatError("its header is not that of this entry")
+        raise FormatError("it has the header of something else")
     start = _HEAD.size + _DIGEST
     if n_parts + n_body != len(entry) - start:
         raise FormatError(f"it has {len(entry)} bytes, not {start + n_parts + n_body}")
@@ -279,7 +283,7 @@ def _check(entry: bytes, key: bytes | None) -> tuple[int, int]:
     digest = hashlib.sha256(view[: _HEAD.size])
     digest.update(view[start:])
     if digest.digest() != entry[_HEAD.size : start]:
-        raise FormatError("its contents are not those that were written")
+        raise FormatError("it is not what was written")
     return start, start + n_parts
 
 
