@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -178,8 +179,9 @@ class Ceilings:
         large = read + written > _LARGE
         shared = large and sum(a.nbytes for a in sources) == read and all(a.flags.c_contiguous for a in sources)
         parts = list(sources) if shared else [_aligned(self._round(read))]
-        # At least a millisecond or so, as starting threads takes 50 microseconds.
-        repeats = 1 if large else max(1, _LARGE // max(1, read + written))
+        # What is in a cache is moved often enough that starting threads, which takes 50 microseconds, does not count.
+        inside = 1 if shared else max(1, n * _LARGE // max(1, read + written))
+        around = n if shared else 1
         pieces: list[list[tuple[Any, ...]]] = [[] for _ in range(n)]
         kept = []
         for a in parts:
@@ -190,13 +192,15 @@ class Ceilings:
                 size, out = max(0, end - start) // self._block * self._block, self._round(share // n)
                 kept.append(_aligned(out + self._block))
                 step = size * self._block // out if out else 0
-                pieces[k].append((kept[-1].ctypes.data, out, start, size, step, repeats))
+                pieces[k].append((kept[-1].ctypes.data, out, start, size, step, inside))
 
         def run(k: int) -> None:
-            for piece in pieces[k]:
-                stream(*piece)
+            for _ in range(around):
+                for piece in pieces[k]:
+                    stream(*piece)
 
         run_all = self._together(run)
+        repeats = inside * around
         cold = run_all() > repeats * COLD
 
         def turn(_: Any = (parts, kept)) -> float:
@@ -209,7 +213,7 @@ class Ceilings:
     def compute(self, flops: float, dtype: str, *, threads: int | None = None) -> Callable[[], float]:
         """Return the turn that does so many multiplications and additions."""
         n = self._threads if threads is None else threads
-        steps = 200_000
+        steps = 200_000 if self._threads == 1 else 2_000_000
         done = 2 * _CHAINS * self._lanes[dtype] * steps * n
         sinks = [_aligned(4096) for _ in range(n)]
         fma = self._function(f"fma_{dtype}", 2)
@@ -231,7 +235,11 @@ class Ceilings:
             return functools.partial(_timed, run)
         barrier = threading.Barrier(n)
 
+        cpus = sorted(os.sched_getaffinity(0))
+
         def part(k: int) -> tuple[float, float]:
+            # Otherwise threads that wake each other often share one CPU.
+            os.sched_setaffinity(0, {cpus[k % len(cpus)]})
             barrier.wait()
             start = time.perf_counter()
             run(k)

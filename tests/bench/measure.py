@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 #: Short calls are repeated within a turn until it takes this long.
@@ -54,11 +54,18 @@ def turn_of(call: Callable[[], Any]) -> Turn:
 
 
 def interleave(
-    turns: Mapping[str, Turn], *, seconds: float, rounds: int = 5, threads: int = 1, slow: float = 20.0
+    turns: Mapping[str, Turn],
+    *,
+    seconds: float,
+    rounds: int = 5,
+    threads: int = 1,
+    slow: float = 20.0,
+    beside: Collection[str] = (),
 ) -> dict[str, Times]:
     """Return the times of all `turns`, taken for about `seconds` and at least so many `rounds`.
 
-    Who goes first changes from round to round. What takes `slow` times as long as the fastest is out after three.
+    Who goes first changes from round to round. What takes `slow` times as long as the fastest is out after three;
+    those named in `beside` are no rivals, which nobody is compared with and which are never out.
     """
     samples: dict[str, list[float]] = {name: [] for name in turns}
     busy = dict.fromkeys(turns, 0.0)
@@ -76,8 +83,8 @@ def interleave(
             wall[name] += time.perf_counter() - clock
         done += 1
         if done == 3:
-            limit = slow * min(min(s) for s in samples.values())
-            names = [name for name in names if min(samples[name]) <= limit]
+            limit = slow * min((min(s) for name, s in samples.items() if name not in beside), default=0.0)
+            names = [name for name in names if name in beside or min(samples[name]) <= limit]
     return {name: Times(tuple(s), busy[name] / wall[name]) for name, s in samples.items()}
 
 

@@ -168,6 +168,12 @@ def test_slow_turns_are_out_after_three_rounds() -> None:
     assert (times["fair"].best, times["fair"].median) == (19.0, 19.0)
 
 
+def test_ceilings_are_no_rivals() -> None:
+    turns = {"ours": lambda: 30.0, "slow": lambda: 700.0, "ceiling": lambda: 1.0, "calibration": lambda: 900.0}
+    times = measure.interleave(turns, seconds=0.0, rounds=5, beside=("ceiling", "calibration"))
+    assert [len(times[name].samples) for name in turns] == [5, 3, 5, 5]
+
+
 def test_first_in_turn_changes() -> None:
     order: list[str] = []
 

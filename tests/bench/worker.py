@@ -116,12 +116,12 @@ class Bench:
                 found[name] |= {"form": best.form.label, "error": best.error}
                 turns[name] = turn_of(best.form.call)
         moved = self._moved(w, data)
-        turns |= self._limits(w, data, moved)
+        beside = self._limits(w, data, moved)
         if self._threads > 1:
-            turns |= self._scaling(w, data)
+            beside |= self._scaling(w, data)
         self._say(f"{w.name}: timing")
-        times = interleave(turns, seconds=self._seconds, threads=self._threads)
-        del turns
+        times = interleave(turns | beside, seconds=self._seconds, threads=self._threads, beside=beside)
+        del turns, beside
         gc.collect()
         for name, t in times.items():
             found.setdefault(name, {}).update(_raw(t))
