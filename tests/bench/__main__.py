@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     args = _parser().parse_args(argv)
     if args.results:
-        return _show([json.loads(path.read_text()) for path in args.results], args.sort)
+        return _show([json.loads(path.read_text()) for path in args.results], args)
     chosen = select(args.only)
     if args.list:
         print("\n".join([w.name for w in chosen.workloads] + chosen.calls))
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="0.3 seconds for each workload")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--list", action="store_true", help="print the names of what would be measured")
+    parser.add_argument("--families", action="store_true", help="a line per family of workloads instead of each")
     parser.add_argument("--sort", action="store_true", help="those that miss their bar by most first")
     parser.add_argument("--results", nargs="+", type=Path, metavar="FILE", help="show files of --json; measure nothing")
     return parser
@@ -82,15 +83,19 @@ def _run(threads: int, args: argparse.Namespace) -> dict[str, Any]:
         progress.clear()
         if "start" in message and run["start"] is None:
             run["start"] = message["start"]
-            print("\n".join(report.preface(run["start"], machine())))
-            print(report.head(threads), flush=True)
+            print("\n".join(report.preface(run["start"], machine())), flush=True)
+            if not args.families:
+                print(report.head(threads), flush=True)
         elif "row" in message:
             run["rows"].append(message["row"])
-            print(report.line(message["row"]), flush=True)
+            if not args.families:
+                print(report.line(message["row"]), flush=True)
         elif "call" in message:
             run["calls"].append(message["call"])
             print(report.call_line(message["call"]), flush=True)
     progress.clear()
+    if args.families:
+        print("\n".join(report.families(run["rows"])))
     print("\n".join(report.summary(run["rows"], run["calls"])))
     return run
 
@@ -127,17 +132,18 @@ def _environment(threads: int) -> dict[str, str]:
     return variables | {"PYTHONPATH": os.pathsep.join(filter(None, (folder, variables.get("PYTHONPATH"))))}
 
 
-def _show(files: list[dict[str, Any]], sort: bool) -> int:
+def _show(files: list[dict[str, Any]], args: argparse.Namespace) -> int:
     """Print the tables of runs that were saved, those with the same number of threads as one."""
     runs = [run for file in files for run in file["runs"]]
     for threads in sorted({run["start"]["threads"] for run in runs}):
         same = [run for run in runs if run["start"]["threads"] == threads]
         rows = [row for run in same for row in run["rows"]]
         calls = [row for run in same for row in run["calls"]]
-        if sort:
+        if args.sort:
             rows.sort(key=report.shortfall, reverse=True)
         print("\n".join(report.preface(same[0]["start"], files[0]["machine"])))
-        print("\n".join([report.head(threads), *map(report.line, rows), *map(report.call_line, calls)]))
+        table = report.families(rows) if args.families else [report.head(threads), *map(report.line, rows)]
+        print("\n".join([*table, *map(report.call_line, calls)]))
         print("\n".join(report.summary(rows, calls)))
     return 0
 

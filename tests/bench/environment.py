@@ -36,6 +36,13 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
+def second_level_cache() -> int:
+    """Return the bytes of one CPU's second-level cache, 1 MiB if the system does not say."""
+    size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+    text = size.read_text().strip() if size.exists() else ""
+    return int(text[:-1]) << 10 if text.endswith("K") else 1 << 20
+
+
 def machine() -> dict[str, str]:
     """Return what this machine is."""
     model = platform.processor() or platform.machine()

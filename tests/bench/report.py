@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 #: A workload that comes this near to what the machine can do is met whatever the peers do.
 NEAR = 0.9
-#: What several threads must gain, as a part of what the calibration loop gains.
-SCALING = 0.9
+#: What several threads must gain, as a part of what the calibration loop gains, where the work is arithmetic or in the
+#: second-level cache, and one thread has this many seconds of it (waking another one takes some microseconds).
+SCALING, WORTH_SHARING = 0.9, 20e-6
 #: One thread that gets less of a CPU than this was disturbed by other programs.
 UNDISTURBED = 0.9
 
@@ -25,6 +27,7 @@ class Verdict(NamedTuple):
     met: bool
     gain: float | None
     calibration: float | None
+    scales: bool | None
     disturbed: bool
 
 
@@ -52,10 +55,12 @@ def judge(row: dict[str, Any]) -> Verdict:
     one = _best(row, "jitflow, one thread")
     gain = one / ours if one and ours else None
     calibration = alone / together if alone and together else None
+    shared = gain and calibration and (limit == "FMA" or row["resident"]) and (one or 0.0) >= WORTH_SHARING
+    scales = gain / calibration >= SCALING if shared and gain and calibration else None
     met = (ratio is not None and ratio >= row["bar"]) or (of_limit is not None and of_limit >= NEAR)
     shares = [row["systems"].get(name, {}).get("cpus", 1.0) for name in ("jitflow", peer)]
     disturbed = row["threads"] == 1 and min(shares) < UNDISTURBED
-    return Verdict(ours, peer, time, ratio, limit, of_limit, met, gain, calibration, disturbed)
+    return Verdict(ours, peer, time, ratio, limit, of_limit, met, gain, calibration, scales, disturbed)
 
 
 def shortfall(row: dict[str, Any]) -> float:
@@ -100,8 +105,33 @@ def line(row: dict[str, Any]) -> str:
         f"{_time(first):>10} {_time(peer_first):>10}"
     )
     if row["threads"] > 1:
-        text += f" {_number(v.gain):>5} {_number(v.calibration):>4}"
+        text += f" {_number(v.gain):>5} {_number(v.calibration):>4}{' <' if v.scales is False else ''}"
     return text
+
+
+_FAMILIES_HEAD = (
+    f"{'family':<19} {'sizes':>5} {'met':>4} {'bar':>7}  {'ratio: worst':>12} {'median':>7} {'best':>7}  "
+    f"{'of ceiling':>12}  fastest peers"
+)
+
+
+def families(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table with one line per family of workloads."""
+    yield _FAMILIES_HEAD
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["family"], []).append(row)
+    for name, same in groups.items():
+        verdicts = [judge(row) for row in same]
+        bars = sorted({row["bar"] for row in same})
+        ratios = [v.ratio or 0.0 for v in verdicts]
+        limits = [v.of_limit or 0.0 for v in verdicts]
+        peers = sorted({v.peer for v in verdicts if v.peer}, key=[v.peer for v in verdicts].count, reverse=True)
+        yield (
+            f"{name:<19} {len(same):>5} {sum(v.met for v in verdicts):>4} {'-'.join(map(str, bars)):>7}  "
+            f"{min(ratios):>12.2f} {statistics.median(ratios):>7.2f} {max(ratios):>7.2f}  "
+            f"{f'{min(limits):.0%} - {max(limits):.0%}':>12}  {', '.join(peers)}"
+        )
 
 
 def _time(seconds: float | None) -> str:
@@ -152,6 +182,9 @@ def summary(rows: Iterable[dict[str, Any]], calls: Iterable[dict[str, Any]]) -> 
     rows, calls = list(rows), list(calls)
     met = sum(judge(r).met for r in rows) + sum(c["met"] for c in calls)
     yield f"{met} of {len(rows) + len(calls)} bars met; missed ones are marked <, sizes that nobody tunes for *"
+    scaling = [v.scales for v in map(judge, rows) if v.scales is not None]
+    if scaling:
+        yield f"{sum(scaling)} of {len(scaling)} gain from threads what the calibration loop does, within 10 %"
     disturbed = sum(judge(r).disturbed for r in rows)
     if disturbed:
         yield f"{disturbed} rows marked ~: other programs took more than a tenth of the CPU meanwhile; measure again"

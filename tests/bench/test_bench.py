@@ -202,7 +202,15 @@ def test_ceiling_of_two_threads_is_that_of_all_the_work() -> None:
 
 def _row(bar: float, threads: int = 1, **best: float) -> dict[str, Any]:
     systems = {name.replace("_", " ").replace("ceiling ", "ceiling: "): {"best": t} for name, t in best.items()}
-    return {"name": "w", "odd": False, "bar": bar, "threads": threads, "systems": systems}
+    return {
+        "name": "w",
+        "family": "f",
+        "resident": False,
+        "odd": False,
+        "bar": bar,
+        "threads": threads,
+        "systems": systems,
+    }
 
 
 def test_bar_is_met_by_ratio_to_the_fastest_peer() -> None:
@@ -238,6 +246,32 @@ def test_gain_of_two_threads_beside_that_of_the_calibration_loop() -> None:
     v = report.judge(_row(1.0, threads=2, **best))
     assert (v.gain, v.calibration) == (1.8, 1.5)
     assert (v.peer, v.ratio) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("resident", "times", "scales"),
+    [(True, (1.0, 1.8), True), (True, (1.0, 1.3), False), (False, (1.0, 1.8), None), (True, (1e-6, 1e-6), None)],
+)
+def test_threads_must_gain_what_the_calibration_loop_does(
+    resident: bool, times: tuple[float, float], scales: bool | None
+) -> None:
+    best = {"jitflow": times[0], "jitflow, one thread": times[1], "calibration": 1.0, "calibration, one thread": 1.9}
+    row = _row(1.0, threads=2, **best) | {"resident": resident}
+    assert report.judge(row).scales is scales
+    lines = list(report.summary([row], []))
+    assert ("gain from threads" in " ".join(lines)) == (scales is not None)
+
+
+def test_arithmetic_must_gain_from_threads_at_any_size() -> None:
+    best = {"jitflow": 1.0, "jitflow, one thread": 1.0, "calibration": 1.0, "calibration, one thread": 2.0}
+    assert report.judge(_row(1.0, threads=2, ceiling_FMA=0.5, **best)).scales is False
+
+
+def test_line_of_a_family() -> None:
+    rows = [_row(1.0, jitflow=1.0, numpy=2.0), _row(1.5, jitflow=1.0, torch=1.2, ceiling_memory=0.5)]
+    head, line = report.families(rows)
+    assert " ".join(line.split()) == "f 2 1 1.0-1.5 1.20 1.60 2.00 0% - 50% numpy, torch"
+    assert head.split()[:4] == ["family", "sizes", "met", "bar"]
 
 
 def test_summary_counts_and_names_what_was_disturbed() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tests.bench import calls, peers
 from tests.bench.ceilings import Ceilings, table
+from tests.bench.environment import second_level_cache
 from tests.bench.measure import Times, Turn, interleave, turn_of
 from tests.bench.peers.form import Array, Data, Form, Unsupported
 from tests.bench.peers.numpy_peer import reference
@@ -127,7 +128,8 @@ class Bench:
             found.setdefault(name, {}).update(_raw(t))
         return {
             "name": w.name, "family": w.family, "section": w.section, "odd": w.odd, "bar": w.bar,
-            "threads": self._threads, "flops": w.flops, "read": moved[0], "written": moved[1], "systems": found,
+            "threads": self._threads, "flops": w.flops, "read": moved[0], "written": moved[1],
+            "resident": sum(moved) <= second_level_cache(), "systems": found,
         }  # fmt: skip
 
     def _prepare(self, w: Workload, data: Data, system: Any) -> tuple[dict[str, Any], list[Contestant]]:
