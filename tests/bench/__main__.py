@@ -33,10 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         print("\n".join([w.name for w in chosen.workloads] + chosen.calls))
         return 0
-    runs = [_run(threads, args) for threads in args.threads]
+    runs: list[dict[str, Any]] = []
+    status = 0
+    try:
+        for threads in args.threads:
+            runs.append({"start": None, "rows": [], "calls": []})
+            _run(threads, args, runs[-1])
+    except KeyboardInterrupt:
+        status = 130  # what was measured until then is worth keeping
     if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine(), "runs": runs}))
-    return 0
+        args.json.write_text(json.dumps({"machine": machine(), "runs": [run for run in runs if run["start"]]}))
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,9 +79,8 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _run(threads: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure with `threads` threads, print the table as it grows, and return what was found."""
-    run: dict[str, Any] = {"start": None, "rows": [], "calls": []}
+def _run(threads: int, args: argparse.Namespace, run: dict[str, Any]) -> None:
+    """Measure with `threads` threads, print the table as it grows, and put what is found into `run`."""
     progress = _Progress(len(select(args.only).workloads))
     for message in _measure(threads, args, run):
         if "doing" in message:
@@ -97,18 +103,13 @@ def _run(threads: int, args: argparse.Namespace) -> dict[str, Any]:
     if args.families:
         print("\n".join(report.families(run["rows"])))
     print("\n".join(report.summary(run["rows"], run["calls"])))
-    return run
 
 
 def _measure(threads: int, args: argparse.Namespace, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the messages of a worker; a workload on which it dies is passed over by another one."""
     skipped = 0
     while True:
-        seconds = 0.3 if args.quick else args.seconds
-        command = [
-            sys.executable, "-m", "tests.bench.worker", "--threads", str(threads), "--seconds", str(seconds),
-            "--peers", ",".join(args.peers), "--skip", str(len(run["rows"]) + skipped), "--only", *args.only,
-        ]  # fmt: skip
+        command = _worker(threads, args, len(run["rows"]) + skipped)
         doing = ""
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(threads)) as worker:
             assert worker.stdout is not None
@@ -124,6 +125,15 @@ def _measure(threads: int, args: argparse.Namespace, run: dict[str, Any]) -> Ite
             raise SystemExit(f"the worker ended with status {worker.returncode} at: {doing}")
         skipped += 1
         print(f"the worker ended with status {worker.returncode} at: {doing}", file=sys.stderr)
+
+
+def _worker(threads: int, args: argparse.Namespace, skip: int) -> list[str]:
+    """Return the command that measures what is left after `skip` workloads."""
+    seconds = 0.3 if args.quick else args.seconds
+    return [
+        sys.executable, "-m", "tests.bench.worker", "--threads", str(threads), "--seconds", str(seconds),
+        "--peers", ",".join(args.peers), "--skip", str(skip), "--only", *args.only,
+    ]  # fmt: skip
 
 
 def _environment(threads: int) -> dict[str, str]:

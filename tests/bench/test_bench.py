@@ -305,6 +305,36 @@ def test_command_prints_a_table_and_nothing_else_in_a_pipe(tmp_path: Path) -> No
     assert run["rows"][0]["systems"]["numpy"]["samples"]
 
 
+_DYING_WORKER = """
+import json, os, signal, sys
+first = int(sys.argv[1])
+start = {"threads": 1, "versions": {}, "absent": {}, "ceilings": {}}
+print("a library talks", json.dumps({"start": start}), sep="\\n")
+for k in range(first, 3):
+    print(json.dumps({"doing": f"workload {k}"}), flush=True)
+    if k == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    what = {"name": f"w{k}", "family": "f", "odd": False, "bar": 1.0, "threads": 1, "resident": False}
+    print(json.dumps({"row": what | {"systems": {"jitflow": {"best": 1.0}, "numpy": {"best": 2.0}}}}), flush=True)
+"""
+
+
+def test_workload_that_kills_the_worker_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "_worker", lambda threads, args, skip: [sys.executable, "-c", _DYING_WORKER, str(skip)])
+    assert bench.main(["--only", "=matmul_symbolic", "=vector_matrix", "--peers", ""]) == 0
+    out, err = capfd.readouterr()
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("w")] == ["workload", "w0", "w2"]
+    assert err == "the worker ended with status -9 at: workload 1\n"
+
+
+def test_worker_that_cannot_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_worker", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(SystemExit, match="status 3"):
+        bench.main(["--only", "=matmul", "--peers", ""])
+
+
 def test_saved_results_are_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = {"threads": 1, "versions": {"jitflow": "1"}, "absent": {"jax": "no module"}, "ceilings": {"FMA float32": 9}}
     near, far = _row(1.0, jitflow=1.0, numpy=0.9), _row(1.0, jitflow=1.0, numpy=0.1)

@@ -7,6 +7,7 @@ fastest in a short trial takes part. What the machine can do at most takes its t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import sys
@@ -37,8 +38,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     args = parser.parse_args()
     names = [name for name in args.peers.split(",") if name]
-    for row in rows(names, args.threads, args.seconds, args.only, args.skip, lambda what: _print({"doing": what})):
-        _print(row)
+    with contextlib.suppress(KeyboardInterrupt):
+        for row in rows(names, args.threads, args.seconds, args.only, args.skip, lambda what: _print({"doing": what})):
+            _print(row)
 
 
 def _print(row: dict[str, Any]) -> None:
