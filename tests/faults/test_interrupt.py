@@ -8,6 +8,7 @@ would end in the time allowed by itself.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,6 +61,10 @@ LONG = np.arange(1 << 23)
 """
 
 
+#: Programs share their loops between two threads, on a machine of one processor as well.
+TWO_THREADS = "2"
+
+
 def start(program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(program)],
@@ -68,6 +73,7 @@ def start(program: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "JITFLOW_THREADS": TWO_THREADS},
     )
 
 

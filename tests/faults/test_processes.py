@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def run(program: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str
         cwd=ROOT,
         timeout=timeout,
         check=False,
+        env={**os.environ, "JITFLOW_THREADS": "3"},  # there are workers, on a machine of one processor as well
     )
     assert done.returncode >= 0, f"ended by signal {-done.returncode}: {done.stderr}"
     return done

@@ -16,33 +16,37 @@ from typing import Any
 from tests.fuzz.check import check_case
 from tests.fuzz.generate import Case, random_case
 from tests.fuzz.shrink import shrink
+from tests.fuzz.threads import check_threads
 
 
-def failure_of(case: Case, guard: bool = False) -> str | None:
-    """Return what is wrong with `case`, or None."""
+def failure_of(case: Case, guard: bool = False, threads: int = 0) -> str | None:
+    """Return what is wrong with `case`, or None: by so many `threads`, if any, against one, else against the oracle."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            check_case(case, guard=guard)
+            if threads:
+                check_threads(case, threads)
+            else:
+                check_case(case, guard=guard)
     except Exception as error:  # every kind of failure is a finding
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _worker(pipe: Connection, guard: bool) -> None:
+def _worker(pipe: Connection, guard: bool, threads: int) -> None:
     while True:
         seed = pipe.recv()
         if seed is None:
             return
-        pipe.send(failure_of(random_case(seed), guard))
+        pipe.send(failure_of(random_case(seed), guard, threads))
 
 
 class _Worker:
     """A process that checks one seed at a time."""
 
-    def __init__(self, guard: bool) -> None:
+    def __init__(self, guard: bool, threads: int) -> None:
         self.pipe, other = mp.Pipe()
-        self.process = mp.get_context("spawn").Process(target=_worker, args=(other, guard), daemon=True)
+        self.process = mp.get_context("spawn").Process(target=_worker, args=(other, guard, threads), daemon=True)
         self.process.start()
         other.close()
         self.seed: int | None = None
@@ -62,10 +66,11 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one case")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
     parser.add_argument("--guard", action="store_true", help="put every buffer next to an inaccessible page")
+    parser.add_argument("--threads", type=int, default=0, help="compare so many threads with one, bit by bit")
     parser.add_argument("--only", type=int, help="check and shrink this seed alone, in this process")
     args = parser.parse_args()
     if args.only is not None:
-        return _explain(args.only, args.guard)
+        return _explain(args.only, args.guard, args.threads)
     start = time.monotonic()
     seeds = iter(range(args.seed, args.seed + args.count))
     workers: list[_Worker] = []
@@ -82,7 +87,7 @@ def main() -> int:
             w.give(seed)
 
     for _ in range(args.jobs):
-        workers.append(_Worker(args.guard))
+        workers.append(_Worker(args.guard, args.threads))
         feed(workers[-1])
     while workers:
         ready = wait([w.pipe for w in workers], timeout=1.0)
@@ -105,7 +110,7 @@ def main() -> int:
                 print(f"\nseed {w.seed}: {verdict}", flush=True)
             if verdict is not None and verdict.startswith(("CRASHED", "HUNG")):
                 workers.remove(w)
-                workers.append(w := _Worker(args.guard))
+                workers.append(w := _Worker(args.guard, args.threads))
             feed(w)
         if sys.stderr.isatty():
             print(f"\r{done}/{args.count}, {len(failures)} failed", end="", file=sys.stderr, flush=True)
@@ -119,12 +124,12 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _explain(seed: int, guard: bool) -> int:
+def _explain(seed: int, guard: bool, threads: int) -> int:
     case = random_case(seed)
-    found = failure_of(case, guard)
+    found = failure_of(case, guard, threads)
     if found is None:
         print(f"seed {seed} passes")
         return 0
-    small = shrink(case, lambda c: failure_of(c, guard) is not None)
-    print(f"{small.text()}\n{failure_of(small, guard)}")
+    small = shrink(case, lambda c: failure_of(c, guard, threads) is not None)
+    print(f"{small.text()}\n{failure_of(small, guard, threads)}")
     return 1
