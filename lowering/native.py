@@ -208,8 +208,7 @@ class _Entry(_Writer):
         ``decline`` falls back when nothing is owned yet; ``drop`` gives up the arrays in %owned and %given first.
         """
         s = self.signature
-        # A fallible program writes to fresh arrays, so that those in `out` are untouched when it fails.
-        out_by_copy = s.n_status > 0
+        out_by_copy = s.writes_aside
         self._reserve_stack()
         self._parse_keywords()
         self._check_inputs()

@@ -27,6 +27,7 @@ from lowering.analysis.cost import Costs, work_within
 from lowering.arena import greatest, padded, place_arrays
 from lowering.build import build
 from lowering.build_stages import PackedFactor, build_stages, packed_factors
+from lowering.check_first import split_checks
 from lowering.contract import PackedOperand, build_contract, build_pack
 from lowering.fuse import FusionGroup, fuse
 from lowering.llvm import emit_module, parallel_chunk, parallel_extent, scratch_bytes, symbol
@@ -273,7 +274,7 @@ def lower(
     """
     frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock, target=target)
     groups, places = frame.groups, frame.places
-    kernels: dict[Any, tuple[Kernel, Kernel]] = {}
+    kernels: dict[Any, tuple[tuple[Kernel, Kernel], ...]] = {}
     sharing: dict[Any, list[FusionGroup]] = {}
     steps: list[Step] = []
     checks: list[str] = []
@@ -283,6 +284,7 @@ def lower(
         schedule = choose_stages(group, target) if group.kind == "stages" else choose_contraction(group, target)
         factors = [f for f in packed_factors(group, schedule) if _is_packable(f.operand, places)]
         key = (group_key(group), *(group.leaves.index(f.operand.node) for f in factors))
+        fallible = [n for n in group.members if n.op.fallible]
         made = kernels.get(key)
         if made is None:
             start = time.perf_counter()
@@ -290,13 +292,11 @@ def lower(
             kernel = _build(group, name, local_names(group, names), schedule, [f.operand for f in factors])
             clock("build", name, time.perf_counter() - start)
             start = time.perf_counter()
-            final = run_pipeline(kernel, target, observer=observer, check=check)
+            parts = (split_checks(kernel) if fallible else None) or (kernel,)
+            made = kernels[key] = tuple((k, run_pipeline(k, target, observer=observer, check=check)) for k in parts)
             clock("passes", name, time.perf_counter() - start)
-            made = kernels[key] = (kernel, final)
-            scratch.append(padded(scratch_bytes(final)))
-        final = made[1]
+            scratch += [padded(scratch_bytes(final)) for _, final in made]
         sharing.setdefault(key, []).append(group)
-        fallible = [n for n in group.members if n.op.fallible]
         status = len(checks) if fallible else None
         checks += [_check_message(n, names) for n in fallible]
         here = dict(places)
@@ -306,9 +306,9 @@ def lower(
                 packed[at] = _pack(f, f"p{len(packed)}_{names[f.operand.node]}", names, target)
             here[f.operand.node] = Place("const", len(frame.consts) + list(packed).index(at))
         arguments = tuple(here[n] for n in (*group.leaves, *(n for n, _ in group.outputs)))
-        steps.append(Launch(final, arguments, final.dims, status, parallel_chunk(final)))
+        steps += _launches(made, arguments, status, len(checks))
     steps += frame.copies(fetches)
-    if checks:
+    if checks and Check(0, len(checks)) not in steps:
         steps.append(Check(0, len(checks)))
     plan = Plan(
         tuple(inputs),
@@ -324,8 +324,37 @@ def lower(
         _work(steps),
         tuple(checks),
     )
-    built = tuple(_built(*made, sharing[key], names) for key, made in kernels.items())
+    built = tuple(
+        _built(*pair, sharing[key] if pair is made[-1] else (), names) for key, made in kernels.items() for pair in made
+    )
     return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+
+
+def _launches(
+    made: Sequence[tuple[Kernel, Kernel]], arguments: Sequence[Place], status: int | None, checks: int
+) -> list[Step]:
+    """Return the steps that run the kernels of a group; if one of two does the checks, the other waits for them."""
+    kernel, final = made[-1]
+    if len(made) == 1:
+        return [Launch(final, tuple(arguments), final.dims, status, parallel_chunk(final))]
+    place = dict(zip(kernel.params, arguments, strict=True))
+    before, first = made[0]
+    read = tuple(place[b] for b in before.params if b in place)
+    return [
+        Launch(first, read, first.dims, status, parallel_chunk(first)),
+        Check(0, checks),
+        Launch(final, tuple(arguments), final.dims, None, parallel_chunk(final)),
+    ]
+
+
+def _fails_early(steps: Sequence[Step]) -> bool:
+    """Tell whether everything is checked before any result of the program is written."""
+    last = max((k for k, s in enumerate(steps) if isinstance(s, Check)), default=-1)
+    for s in steps[: last + 1]:
+        places = s.places if isinstance(s, Launch) else (s.target,) if isinstance(s, Copy) else ()
+        if any(p.space == "output" for p in places):
+            return False
+    return True
 
 
 def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:
@@ -489,6 +518,7 @@ def _signature(plan: Plan, names: Mapping[Node, str]) -> ProgramSignature:
         guards=tuple(g.message for g in plan.guards),
         index_guards=tuple(k for k, g in enumerate(plan.guards) if g.is_index),
         checks=plan.checks,
+        fails_early=_fails_early(plan.steps),
         shares=shares_work(plan),
         slot_names=tuple(dim_text(s) for s in plan.sizes) + tuple(s.var.name for s in plan.solved),
     )

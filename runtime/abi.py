@@ -68,7 +68,8 @@ class ProgramSignature:
 
     `guards` holds the message of each guard, `checks` that of each status slot, in which ``{position}`` stands for
     the bad position found. `slot_names` says what to call a slot in messages, and `index_guards` are the numbers of the
-    guards that stand for an index in its axis. `shares`: there are loops that workers may share.
+    guards that stand for an index in its axis. `fails_early`: a run that fails has not written to its outputs.
+    `shares`: there are loops that workers may share.
     """
 
     measure: str
@@ -81,6 +82,7 @@ class ProgramSignature:
     checks: tuple[str, ...] = ()
     slot_names: tuple[str, ...] = ()
     index_guards: tuple[int, ...] = ()
+    fails_early: bool = False
     shares: bool = False
 
     def __post_init__(self) -> None:
@@ -95,6 +97,11 @@ class ProgramSignature:
     def bound_slots(self) -> list[int]:
         """Return the slots that the inputs bind, in the order in which they do."""
         return list(dict.fromkeys(d.number for x in self.inputs for d in x.shape if isinstance(d, Slot)))
+
+    @property
+    def writes_aside(self) -> bool:
+        """Whether results go to fresh arrays first, so that those the caller gives are untouched where a run fails."""
+        return self.n_status > 0 and not self.fails_early
 
     @property
     def n_sizes(self) -> int:

@@ -240,7 +240,7 @@ class PortableEntry:
         with self.program.running(), self.arena.lease(sizes[abi.SIZES_ARENA]) as scratch:
             results: list[Array] = []
             for k, (y, shape) in enumerate(zip(signature.outputs, shapes, strict=True)):
-                in_place = targets is not None and signature.n_status == 0 and is_plain(targets[k])
+                in_place = targets is not None and not signature.writes_aside and is_plain(targets[k])
                 results.append(targets[k] if targets is not None and in_place else self._make_output(y, shape))
             if targets is not None:
                 arrays = part_overlaps(arrays, [r for r, t in zip(results, targets, strict=True) if r is t])
