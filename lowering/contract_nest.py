@@ -102,6 +102,8 @@ class Nest:
     def let(self, out: list[Stmt], name: str, value: Expr | int, extent: Expr | None = None) -> Expr:
         """Bind `value`, if it is worth it, to a variable below `extent`; append the Let to `out`."""
         value = simplify_index(value, self.extents)
+        if isinstance(value, Var) and extent is not None:
+            self.extents.setdefault(value, extent)
         if isinstance(value, (Const, Var)):
             return value
         var = Var(name, floor=0)

@@ -36,6 +36,7 @@ from jitflow.expr import (
 from jitflow.simplify import simplify_index
 from lowering.analysis.contraction import Contraction
 from lowering.contract_nest import Nest, ceil_div, divides, part_of, right_batch
+from lowering.contract_runs import pack_runs
 from lowering.fuse import FusionGroup
 from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Stmt
 from lowering.microkernel import loop, microkernel
@@ -97,10 +98,16 @@ class Tiles(Nest):
         self.panels = panels
         self.callees: dict[str, Kernel] = {}
         s = schedule
-        shape = (s.mc, s.kc) if s.left == "rows" else (s.kc, s.mc)
+        #: The right factor is packed in runs, so that its rows are not cut into panels.
+        self.in_runs = s.pack_b and panels is None and c.right.run is not None
+        #: A k block has whole steps of the outermost of the axes that k walks, so it may be a little deeper than `kc`.
+        self.step = c.right.steps[0] if self.in_runs and c.right.steps else 1
+        self.kc = -(-s.kc // self.step) * self.step
+        shape = (s.mc, self.kc) if s.left == "rows" else (self.kc, s.mc)
         self.a_block = Buffer("a_block", self.dtype, shape, "scratch", 64)
         count = s.block_n // s.nr if s.pack_b else 1
-        self.b_block = Buffer("b_block", self.dtype, (count, s.kc, s.nr), "scratch", 64)
+        b_shape = (self.kc, s.block_n) if self.in_runs else (count, self.kc, s.nr)
+        self.b_block = Buffer("b_block", self.dtype, b_shape, "scratch", 64)
         self.c_block = Buffer("c_block", self.dtype, (s.block_m, s.block_n), "scratch", 64)
 
     def body(self) -> Body:
@@ -108,8 +115,8 @@ class Tiles(Nest):
         top: list[Stmt] = []
         m_blocks = self.let(top, "m_blocks", ceil_div(c.m.extent, s.block_m))
         n_blocks = self.let(top, "n_blocks", ceil_div(c.n.extent, s.block_n))
-        k_blocks = self.let(top, "k_blocks", maximum(ceil_div(c.k.extent, s.kc), const_index(1)))
-        k_step = self.let(top, "k_step", (c.k.extent + (k_blocks - 1)) // k_blocks)
+        k_blocks = self.let(top, "k_blocks", maximum(ceil_div(c.k.extent, self.kc), const_index(1)))
+        k_step = self.let(top, "k_step", self.whole_steps((c.k.extent + (k_blocks - 1)) // k_blocks))
         tiles = simplify_index(m_blocks * n_blocks)
         total = simplify_index(self.batch_extent * tiles)
 
@@ -130,6 +137,10 @@ class Tiles(Nest):
 
         top += loop("t", total, block, "parallel")
         return tuple(top)
+
+    def whole_steps(self, depth: Expr) -> Expr:
+        """Return `depth` rounded up to steps of the outermost of the axes that k walks."""
+        return simplify_index(ceil_div(depth, self.step) * self.step)
 
     def scratch(self) -> list[Buffer]:
         s = self.schedule
@@ -182,7 +193,7 @@ class Tiles(Nest):
         """Return where the left factor is: row `r` from `i` on, at `k0`."""
         s, place = self.schedule, self.c.left.place
         if s.pack_a:
-            stride = const_index(s.kc if s.left == "rows" else s.mc)
+            stride = const_index(self.kc if s.left == "rows" else s.mc)
             return Matrix(self.a_block, lambda r: r * stride if s.left == "rows" else r, stride)
         assert place is not None
         flat = place.flat
@@ -214,7 +225,10 @@ class Tiles(Nest):
             first = batch * ceil_div(c.n.extent, s.nr) + where.j // s.nr
             ready = Matrix(self.panels, lambda q: ((first + q) * c.k.extent + k0) * s.nr, nr)
             return lambda q, use: use(ready)
-        packed = Matrix(self.b_block, lambda q: (q - in_place) * (s.kc * s.nr), nr)
+        if self.in_runs:
+            rows = Matrix(self.b_block, lambda q: q * s.nr, const_index(s.block_n))
+            return lambda q, use: use(rows)
+        packed = Matrix(self.b_block, lambda q: (q - in_place) * (self.kc * s.nr), nr)
         if in_place == const_index(0) or place is None:
             return lambda q, use: use(packed)
         flat = place.flat
@@ -301,6 +315,8 @@ class Tiles(Nest):
         nr, k = self.schedule.nr, self.c.k
         if self.panels is not None:
             return ()
+        if self.in_runs:
+            return pack_runs(self, where.at, where.j, where.cols, k0, depth, self.b_block)
         whole, rest = simplify_index(where.cols // nr - in_place), simplify_index(where.cols % nr)
 
         def piece(q: Expr, kk: Expr, width: Expr) -> Body:

@@ -25,8 +25,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug
-from jitflow.expr import INDEX, Const, Expr, Reduce, Var, as_index
+from jitflow.expr import INDEX, Binary, Const, Expr, Reduce, Var, as_index, const_index
 from jitflow.graph import Node, toposort
+from jitflow.record import walk
 from jitflow.simplify import free_vars, simplify_index
 from jitflow.types import dim_of, element_count, same_dim
 from lowering.trace import (
@@ -290,6 +291,8 @@ class _Fuser:
             return False
         if node.op.fallible and not all(self._visits_all(d, node, i) for i in wanted):
             return False  # every index is to be checked, also of elements that nobody reads
+        if d.contract is not None and any(_is_patch(i, d) for i in wanted) and _is_padding(node):
+            return False  # the places of all windows are looked at once, not for each element of each window
         if self._is_cheap(node):
             return True
         if d.contract is not None and any(_mentions(i, d.inner) for i in wanted):
@@ -459,8 +462,7 @@ class _Fuser:
             if (
                 d.kind == "map"
                 and len(wanted) == 1
-                and wanted[0] == tuple(simplify_index(a.var, d.extents) for a in d.rows)
-                and all(same_dim(dim_of(a.extent), s) is True for a, s in zip(d.rows, node.shape, strict=True))
+                and self._walks(d, node, wanted[0])
                 and not self._reaches(d, others)
                 and not _reads(d, node)
             ):
@@ -481,6 +483,36 @@ class _Fuser:
         home.elements += 1
         home.want(traced.demands, {reduce.vars[0]: home.inner[0].var})  # type: ignore[dict-item]
         self._note_readers(home)
+
+    def _walks(self, d: _Draft, node: Node, index: Subscripts | None) -> bool:
+        """Tell whether map `d` is one over the elements of `node` in their order; its rows then become `node`'s axes.
+
+        Where a reshape lies between the two, row-major positions are equal but not the axes. They are replaced unless
+        something would then be read, along the last axis, at quotients.
+        """
+        if index is None or not self._covers(d, node, index):
+            return False
+        axes = _axes(node)
+        same = [same_dim(dim_of(a.extent), dim_of(b.extent)) is True for a, b in zip(d.rows, axes, strict=False)]
+        if len(d.rows) == len(axes) and all(same):
+            return True
+        extents = {a.var: a.extent for a in axes}
+        position = flat_index(tuple(a.var for a in axes), [a.extent for a in axes], extents)
+        parts = unflatten_index(position, [a.extent for a in d.rows], extents)
+        renamed = dict(zip((a.var for a in d.rows), parts, strict=True))
+        found = (simplify_index(substitute_all(i, renamed), extents) for i in index)
+        if any(i not in (a.var, const_index(0)) for i, a in zip(found, axes, strict=True)):
+            return False  # not in so many words
+        for x, wanted in d.wants.items():
+            for i in wanted:
+                if i is None:
+                    return False
+                at = tuple(substitute_all(e, renamed) for e in i)
+                if _is_divided(flat_index(at, x.shape, extents), axes[-1].var):
+                    return False
+        d.rows = axes
+        d.rename(renamed)
+        return True
 
     def _place_kernel(self, node: Node) -> None:
         d = self._new("kernel", _axes(node))
@@ -553,6 +585,23 @@ def _mentions(index: Subscripts | None, axes: Iterable[Axis]) -> bool:
         return True
     vars = {a.var for a in axes}
     return any(free_vars(i) & vars for i in index)
+
+
+def _is_padding(node: Node) -> bool:
+    """Tell whether `node` chooses, by where an element is, what to read."""
+    return any(d.cond is not None for d in trace(node, tuple(a.var for a in _axes(node))).demands)
+
+
+def _is_patch(index: Subscripts | None, d: _Draft) -> bool:
+    """Tell whether `index` adds a place along an inner axis to one along a row, as windows do."""
+    rows, inner = {a.var for a in d.rows}, {a.var for a in d.inner}
+    return index is not None and any(free_vars(i) & rows and free_vars(i) & inner for i in index)
+
+
+def _is_divided(e: Expr, var: Var) -> bool:
+    """Tell whether `e` holds a quotient or a remainder of something with `var` in it."""
+    quotients = (x for x in walk(e) if isinstance(x, Binary) and x.op in ("floordiv", "mod"))
+    return any(var in free_vars(x) for x in quotients)
 
 
 def _reduce_of(node: Node, index: Subscripts) -> Reduce:

@@ -23,7 +23,7 @@ from jitflow.ops.matmul import matmul_op
 from jitflow.ops.movement import permute_dims, reshape_to
 from jitflow.ops.padding import pad_op
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, numpy_places, window_extent, windows_op
+from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, numpy_places, window_count, window_extent, windows
 from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import (
@@ -32,7 +32,6 @@ from jitflow.types import (
     TensorType,
     add_dims,
     dim_text,
-    element_count,
     fold_dim,
     mul_dims,
     shape_text,
@@ -45,6 +44,9 @@ Padding: TypeAlias = tuple[tuple[Dim, Dim], ...]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 #: Of a sample: the shapes of input and weights, and the attributes that are not plain.
 Case: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]
+
+#: Places of windows of one image below which all images of a batch share one product.
+FEW_PLACES = 256
 
 
 def per_axis(value: Any, count: int, what: str, least: int) -> Numbers:
@@ -170,27 +172,28 @@ def _infer_conv(
 def _expand_conv(
     x: Node, w: Node, *bias: Node, strides: Numbers, padding: Padding, dilations: Numbers, groups: int
 ) -> Node:
-    """One product for the whole batch, an axis that windows of one element slide along.
+    """Multiply the weights by windows: for each element of the batch and each group, or for small images all at once.
 
-    So the places of all elements of the batch are columns of one matrix, stored as the product and its gradients read
-    it. A window of one place needs no storing: there the input itself is multiplied, element by element of the batch.
+    Columns of the product are places of windows. Few of them would not fill the vectors that the product is computed
+    in, so those of a whole batch become columns of one product; its result has to be put in order after it.
     """
     sizes, batch = w.shape[2:], x.shape[0]
-    depth = mul_dims(w.shape[1], *sizes)
     split = () if groups == 1 else (groups,)
+    depth = mul_dims(w.shape[1], *sizes)
     left = reshape_to(w, (*split, divided(w.shape[0], groups), depth))
     inside = padded(x, padding)
-    if all(n == 1 for n in (*sizes, *strides)):
-        places = inside.shape[2:]
-        out = matmul_op(left, reshape_to(inside, (batch, *split, depth, element_count(places))))
-        return with_bias(reshape_to(out, (batch, w.shape[0], *places)), bias)
     channels_first = (1, 0, *range(2, len(x.shape)))
-    patches = windows_op(
-        permute_dims(inside, channels_first), sizes=(1, *sizes), strides=(1, *strides), dilations=(1, *dilations)
-    )
-    places = patches.shape[-len(sizes) :]
-    out = matmul_op(left, reshape_to(patches, (*split, depth, mul_dims(batch, *places))))
-    return with_bias(permute_dims(reshape_to(out, (w.shape[0], batch, *places)), channels_first), bias)
+    counts = [window_count(n, k, s, d) for n, k, s, d in zip(inside.shape[2:], sizes, strides, dilations, strict=True)]
+    places = mul_dims(*counts)
+    if batch != 1 and isinstance(places, int) and places < FEW_PLACES:
+        patches = windows(permute_dims(inside, channels_first), (1, *sizes), (1, *strides), (1, *dilations))
+        product = matmul_op(left, reshape_to(patches, (*split, depth, mul_dims(batch, places))))
+        out = permute_dims(reshape_to(product, (w.shape[0], batch, *counts)), channels_first)
+    else:
+        patches = windows(inside, sizes, strides, dilations)
+        product = matmul_op(left, reshape_to(patches, (batch, *split, depth, places)))
+        out = reshape_to(product, (batch, w.shape[0], *counts))
+    return with_bias(out, bias)
 
 
 def _numpy_conv(

@@ -140,8 +140,7 @@ windows_op: OpDef = define_op(
     ),
     samples=_samples_windows,
     exact=True,
-    storage=True,
-    costly=True,
+    movement=True,
 )
 
 

@@ -8,11 +8,13 @@ column (n of extent 1) is turned around: its rows become `n`, and `m` is a singl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from jitflow.expr import INDEX, Binary, Expr, Reduce, Var, const_index
+from jitflow.expr import INDEX, Binary, Const, Expr, Reduce, Var, const_index
 from jitflow.graph import Node
+from jitflow.record import walk
 from jitflow.simplify import Extents, free_vars, simplify_index, split_linear
 from lowering.fuse import Axis, FusionGroup
 from lowering.trace import Demand, Subscripts, flat_index, literal_of, substitute_all, trace, unflatten_index
@@ -33,12 +35,17 @@ class Factor:
     """`expr` over the values of `demands`; `place` if it is read from memory as it is, with constant strides.
 
     `unit` says along which axis neighbours in memory follow each other: ``across`` (m or n), ``along`` (k), or None.
+    `run`: it is read at m (or n) divided by `run`, and at the remainder, as where axes were merged into one; so in runs
+    of as many points its subscripts are linear. None if they are everywhere, or nowhere. `steps`: the same of k, each
+    number a multiple of the next: the elements of one k axis that a step of the axes before it takes.
     """
 
     expr: Expr
     demands: tuple[Demand, ...]
     place: InPlace | None
     unit: str | None
+    run: Expr | None = None
+    steps: tuple[int, ...] = ()
 
     def depends_on(self, axis: Axis) -> bool:
         """Tell whether it differs along `axis`."""
@@ -133,8 +140,11 @@ def _factor(
     renamed = dict(zip((a.var for a in axes), parts, strict=True))
     leaves = set(group.leaves)
     walks = []
+    subscripts: list[Expr] = []
     for node, at in _reads(demands, leaves):
-        flat = flat_index(tuple(substitute_all(i, renamed) for i in at), node.shape, extents)
+        index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in at)
+        subscripts += index
+        flat = flat_index(index, node.shape, extents)
         walks.append((node, flat, _step(flat, merged, extents), _step(flat, k, extents)))
     place = None
     if len(walks) == 1 and _is_element(expr, demands, leaves):
@@ -146,13 +156,44 @@ def _factor(
         if across is not None and along is not None and const_index(0) not in (across, along):
             place = InPlace(node, flat, across, along)
             walks = [(node, flat, across, along)]
-    return Factor(expr, demands, place, _unit([w[2] for w in walks], [w[3] for w in walks]))
+    unit = _unit([w[2] for w in walks], [w[3] for w in walks])
+    if place is not None:
+        return Factor(expr, demands, place, unit)
+    divisors = _divisors(subscripts, merged.var)
+    run = next((d for d in divisors if all(_divides(d, e) for e in divisors)), None)
+    return Factor(expr, demands, place, unit, run, _steps(_divisors(subscripts, k.var)))
 
 
 def _step(flat: Expr, axis: Axis, extents: Extents) -> Expr | None:
     """Return by how much `flat` grows from one point of `axis` to the next, or None if that differs."""
     split = split_linear(flat, axis.var, extents)
     return None if split is None or free_vars(split[0]) & set(extents) else split[0]
+
+
+def _divisors(subscripts: Iterable[Expr], var: Var) -> list[Expr]:
+    """Return what `subscripts` divide `var` by; nothing if they hold quotients of sums with it, too."""
+    found: dict[Expr, None] = {}
+    for subscript in subscripts:
+        for e in walk(subscript):
+            if not (isinstance(e, Binary) and e.op in ("floordiv", "mod") and var in free_vars(e.a)):
+                continue
+            if e.a is var:
+                found[simplify_index(e.b)] = None
+            elif not (isinstance(e.a, Binary) and e.a.op == "floordiv" and e.a.a is var):
+                return []
+            elif isinstance(e.b, Const) and isinstance(e.a.b, Const):
+                found[simplify_index(e.a.b * e.b)] = None
+    return list(found)
+
+
+def _divides(d: Expr, e: Expr) -> bool:
+    return simplify_index(e % d) == const_index(0)
+
+
+def _steps(divisors: Iterable[Expr]) -> tuple[int, ...]:
+    """Return literal divisors in falling order if each is a multiple of the next, else none."""
+    steps = sorted((int(d.value) for d in divisors if isinstance(d, Const)), reverse=True)
+    return tuple(steps) if all(a % b == 0 for a, b in itertools.pairwise(steps)) else ()
 
 
 def _unit(across: Sequence[Expr | None], along: Sequence[Expr | None]) -> str | None:

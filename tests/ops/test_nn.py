@@ -92,21 +92,25 @@ def test_a_depthwise_convolution_keeps_channels_apart() -> None:
         np.testing.assert_allclose(got[n, c], correlate(x[n, c : c + 1], w[c : c + 1], (1, 1))[0], rtol=1e-12)
 
 
-def test_a_convolution_and_the_gradient_of_its_weights_are_one_product_over_batch_and_places() -> None:
-    x = jf.placeholder("x", jf.float32, (7, 3, 6, 6))
+def test_a_convolution_of_small_images_and_the_gradient_of_its_weights_are_one_product_over_the_batch() -> None:
     w = jf.placeholder("w", jf.float32, (5, 3, 3, 3))
+    x = jf.placeholder("x", jf.float32, (7, 3, 6, 6))
     y = nn.conv(x, w)
     assert products(y) == [((5, 27), (27, 7 * 16))]
     assert products(jf.gradients(jf.sum(y * y), w))[-1] == ((5, 7 * 16), (7 * 16, 27))
+    large = jf.placeholder("x", jf.float32, (7, 3, 18, 18))
+    assert products(nn.conv(large, w)) == [((5, 27), (7, 27, 256))]
 
 
-def test_the_product_of_a_convolution_reads_windows_and_weights_as_they_lie() -> None:
+def test_a_convolution_bias_and_relu_are_one_kernel_that_copies_windows_in_runs() -> None:
     x = jf.placeholder("x", jf.float32, (1, 16, 20, 20))
-    w = jf.variable("w", np.ones((16, 16, 3, 3), np.float32))
-    text = jf.Session(nn.conv(x, w, padding=1)).dump("loops")
-    product = next(part for part in text.split("\nkernel ") if "packed" in part or "direct" in part)
-    assert "left factor read in place" in product
-    loads = [line for line in product.splitlines() if "= windows_0[" in line]
+    w, b = jf.variable("w", np.ones((16, 16, 3, 3), np.float32)), jf.variable("b", np.ones(16, np.float32))
+    session = jf.Session(jf.relu(nn.conv(x, w, b, padding=1)))
+    kernels = [head.split("(")[0] for head in session.dump("loops").split("kernel ")[1:]]
+    assert [k for k in kernels if k.startswith("k")] == ["k0_pad", "k1_relu"]
+    text = session.dump("loops", kernel="k1_relu")
+    assert "left factor read in place" in text
+    loads = [line for line in text.splitlines() if "= pad_0[" in line]
     assert loads
     assert not any("%" in line or "//" in line for line in loads)
 
