@@ -34,8 +34,8 @@ from lowering.trace import Subscripts, flat_index, trace
 
 #: Bytes from which an array between groups is kept in rows: below, it stays in the second cache from group to group.
 KEPT_BYTES = 256 << 10
-#: Multiply-adds for each of its elements, before and after, up to which an array is kept. Writing and reading an element
-#: takes about as long as 80; where that is little of all, what counts is that a product may be cut along its columns.
+#: Multiply-adds for each of its elements, before and after, up to which an array is kept. Writing and reading one
+#: takes as long as 80; where that is little of all, what counts is that a product may be cut along its columns.
 KEPT_STEPS = 1024
 
 
@@ -86,7 +86,7 @@ def _product(group: FusionGroup, block: int, target: Target) -> Schedule:
     in_place = whole and c.right.unit == "across" and place is not None and place.along == const_index(s.nr)
     form: Form = "direct" if in_place or (whole and s.form == "direct") else "packed"
     return Schedule(
-        form, s.mr, s.nr, s.rest, s.kc, block, block, s.nr, s.pack_a, form == "packed", s.left, s.masks, s.reasons
+        form, s.mr, s.nr, s.rest, s.kc, block, block, s.nr, s.pack_a, form == "packed", s.left, s.masks, reasons=s.reasons
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -15,6 +16,7 @@ import jitflow as jf
 from jitflow.graph import Node, toposort
 from jitflow.interp import evaluate
 from jitflow.tensor import as_tensor
+from lowering import stage
 from tests.fuzz.generate import Case
 from tests.fuzz.guard import run_guarded
 from tests.support.bits import same_bits
@@ -30,9 +32,11 @@ class Mismatch(Exception):
 def check_case(case: Case, *, guard: bool = False) -> None:
     """Raise Mismatch if compiled and interpreted results of `case` differ in value or in whether they fail.
 
-    With `guard`, every buffer is next to an inaccessible page (`tests.fuzz.guard`).
+    With `guard`, every buffer is next to an inaccessible page (`tests.fuzz.guard`). In every other case groups become
+    stages of one kernel however small the arrays between them are, so that small graphs have such kernels, too.
     """
-    with jf.config.override(debug_guard=guard):
+    kept = 0 if case.seed % 2 else stage.KEPT_BYTES
+    with jf.config.override(debug_guard=guard, cache_dir=None), mock.patch.object(stage, "KEPT_BYTES", kept):
         _check(case, run_guarded if guard else lambda session, fetched, feeds: session.run(fetched, feeds))
 
 

@@ -219,6 +219,30 @@ def _gather(x: Any, indices: Any, *, axis: int) -> Any:
     return jf.take(x, jf.remainder(indices, size), axis=axis)
 
 
+def _attention(x: Any, y: Any, *, causal: bool, masked: bool) -> Any:
+    """Each row of `x` looks at the rows of `y`."""
+    mask = (jf.sum(y, axis=-1) > 0)[..., None, :] if masked else None
+    return jf.nn.attention(x, y, y, causal=causal, mask=mask)
+
+
+def _nearest(x: Any, y: Any, *, arg: bool) -> Any:
+    """Distances of the rows of `x` from those of `y`, and the least of them."""
+    d = jf.sum(x * x, axis=-1, keepdims=True) - 2 * (x @ y.mT) + jf.sum(y * y, axis=-1)[..., None, :]
+    return jf.argmin(d, axis=-1) if arg else jf.min(d, axis=-1)
+
+
+def _head(x: Any, w: Any, *, kind: str) -> Any:
+    """A product and what is computed of its rows."""
+    functions: dict[str, Any] = {
+        "softmax": jf.softmax,
+        "argmax": lambda y: jf.argmax(y, axis=-1),
+        "norm": lambda y: jf.layer_norm(jf.tanh(y) + 1),
+        "twice": lambda y: jf.softmax(y) @ w.mT,
+        "lower": lambda y: jf.sum(jf.tril(y, k=1), axis=-1),
+    }
+    return functions[kind](x @ w)
+
+
 CALLS: dict[str, _Call] = {
     **_elementwise(
         jf.negative,
@@ -268,6 +292,13 @@ CALLS: dict[str, _Call] = {
     "layer_norm": _Call(jf.layer_norm, 1, _axis, 2),
     "matmul": _Call(_safe_matmul, 2, weight=4),
     "transpose_matmul": _Call(lambda a, b: a @ b.mT, 2, weight=2),
+    "attention": _Call(
+        _attention, 2, lambda rng, xs: {"causal": rng.random() < 0.5, "masked": rng.random() < 0.3}, weight=2
+    ),
+    "nearest": _Call(_nearest, 2, lambda rng, xs: {"arg": rng.random() < 0.5}, weight=2),
+    "head": _Call(
+        _head, 2, lambda rng, xs: {"kind": rng.choice(["softmax", "argmax", "norm", "twice", "lower"])}, weight=3
+    ),
     "getitem": _Call(lambda x, *, key: x[key], 1, _slices, 4),
     "permute_dims": _Call(lambda x, *, axes: jf.permute_dims(x, axes), 1, _permutation, 2),
     "flatten": _Call(lambda x: jf.reshape(x, (-1,)), 1),
@@ -314,6 +345,8 @@ def random_values(rng: random.Random, dtype: Any, shape: tuple[int, ...], specia
 def random_case(seed: int, size: int | None = None) -> Case:
     """Return the case of `seed`, of about `size` steps."""
     rng = random.Random(seed)
+    if rng.random() < 0.1:
+        return _with_product(rng, seed, size)
     big = rng.random() < 0.3
     extents = [0, 1, 2, 3, 5, 7] if not big else [1, 2, 15, 16, 17, 33, 64, 67, 130]
     dims = {"n": rng.choice(extents), "m": rng.choice(extents), "k": rng.choice(extents[1:])}
@@ -332,10 +365,35 @@ def random_case(seed: int, size: int | None = None) -> Case:
     for _ in range(rng.randint(0, 2)):
         dtype, shape = rng.choice(INPUT_DTYPES), rng.choice([(), (1,), (literal[0],), (literal[0], literal[1])])
         inputs.append(Input(rng.choice(["constant", "variable"]), shape, random_values(rng, dtype, shape, special)))
+    return _grown(rng, Case(seed, tuple(inputs), (), ()), dims, size)
+
+
+def _with_product(rng: random.Random, seed: int, size: int | None) -> Case:
+    """Return a case that begins with a product and what is computed of its rows."""
+    n, m, k = (rng.choice([1, 3, 7, 16, 33, 67, 100]) for _ in range(3))
+    dims = {"n": n, "m": m}
+    lead = rng.choice([(), (), (2,)])
+    name = rng.choice(["attention", "nearest", "head"])
+    right = (k, "m") if name == "head" else (*lead, "m", k)
+    is_static = rng.random() < 0.5
+    dtype, special = rng.choice([jf.float32, jf.float32, jf.float64, jf.float16]), rng.choice([0.0, 0.0, 0.02])
+    inputs = []
+    for shape in ((*lead, "n", k), right):
+        sizes = tuple(dims.get(d, d) if isinstance(d, str) else d for d in shape)
+        kind = rng.choice(["placeholder", "constant"]) if inputs else "placeholder"
+        declared = shape if kind == "placeholder" and not is_static else sizes
+        inputs.append(Input(kind, declared, random_values(rng, dtype, sizes, special)))
     case = Case(seed, tuple(inputs), (), ())
     tensors, _, _ = case.build()
-    steps: list[Step] = []
-    wanted = rng.randint(1, 14) if size is None else size
+    first = Step(name, (0, 1), CALLS[name].choose(rng, tensors))
+    return _grown(rng, Case(seed, case.inputs, (first,), ()), dims, rng.randint(0, 3) if size is None else size)
+
+
+def _grown(rng: random.Random, case: Case, dims: dict[str, int], size: int | None) -> Case:
+    """Return `case` with about `size` steps more, and with fetches."""
+    tensors, _, _ = case.build()
+    steps = list(case.steps)
+    wanted = len(steps) + (rng.randint(1, 14) if size is None else size)
     for _ in range(4 * wanted):
         if len(steps) >= wanted:
             break
@@ -347,7 +405,7 @@ def random_case(seed: int, size: int | None = None) -> Case:
         tensors.append(made)
     last = len(tensors) - 1
     fetches = [last, *(rng.randrange(len(tensors)) for _ in range(rng.randint(0, 2)))]
-    return Case(seed, tuple(inputs), tuple(steps), tuple(dict.fromkeys(fetches)))
+    return Case(case.seed, case.inputs, tuple(steps), tuple(dict.fromkeys(fetches)))
 
 
 def _written_step(rng: random.Random, tensors: Sequence[Any]) -> Step:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import jitflow as jf
+from jitflow.compilation import GAP
 from jitflow.dtypes import as_dtype
-from jitflow.session import GAP
 from jitflow.simplify import evaluate_index
 from runtime.guarded import guarded_array
 
