@@ -27,6 +27,7 @@ from lowering.difference import structurally_equal
 from lowering.emit_arith import memory_text, suffix, type_text, vector_text
 from lowering.emit_expr import ExprEmitter
 from lowering.emit_index import Loop
+from lowering.emit_lookup import lookup
 from lowering.loop_ir import (
     Alloc,
     Atomic,
@@ -44,6 +45,7 @@ from lowering.loop_ir import (
     While,
     statements,
 )
+from lowering.printer import LOOKUP
 from lowering.target import Target
 from lowering.vecmath import define
 
@@ -228,6 +230,7 @@ class Module:
         self._maths: dict[_MathsKey, str] = {}
         self._wanted: list[_MathsKey] = []
         self._kernels: dict[str, Kernel] = {}
+        self._globals: dict[str, str] = {}
 
     def add(self, kernel: Kernel, linkage: str, attributes: str = "") -> None:
         """Define `kernel` and what it calls; the same kernel again is not defined twice."""
@@ -250,12 +253,22 @@ class Module:
         if name in ("any", "all"):
             ty = type_text(types[0])
             return w.inst(f"call i1 @llvm.vector.reduce.{_REDUCE[name]}.{suffix(types[0])}({ty} {args[0]})")
+        if name == LOOKUP:
+            return lookup(w, self.target, args[:-1], args[-1], of, self._place)
         key = (name, of)
         if key not in self._maths:
             self._maths[key] = f"@maths.{name}.{of!r}"
             self._wanted.append(key)
         given = ", ".join(f"{type_text(t)} {a}" for t, a in zip(types, args, strict=True))
         return w.inst(f"call {type_text(of)} {self._maths[key]}({given})")
+
+    def _place(self, constant: str) -> str:
+        """Return the name of a global with this definition."""
+        name = self._globals.get(constant)
+        if name is None:
+            name = self._globals[constant] = f"@constant.{len(self._globals)}"
+            self.functions.append(f"{name} = {constant}\n")
+        return name
 
     def define_maths(self) -> None:
         """Define the maths functions that were called, and those that they call."""

@@ -79,6 +79,8 @@ ATOMIC_OPS = ("add", "min", "max")
 UNARY_CALLS = tuple(op for op in Unary.OPS if op not in ("neg", "not"))
 #: Target operations that make one bool of a vector of bools.
 MASK_CALLS = ("any", "all")
+#: ``lookup(c0, ..., c15, i)`` is, lane by lane, the constant whose number is in the four low bits of i32 `i`.
+LOOKUP, ENTRIES = "lookup", 16
 _DTYPES = frozenset(d.short for d in (*ALL, index))
 #: Words that stand for nodes when called; an intrinsic (`Call`) cannot have such a name, a variable may.
 BUILTINS = _DTYPES | {"min", "max", "bitcast", "select", "fma", "splat", "ramp", "shuffle", "reduce", *UNARY_CALLS}

@@ -60,7 +60,7 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import COMPARE, INFIX, MASK_CALLS, show
+from lowering.printer import COMPARE, INFIX, LOOKUP, MASK_CALLS, show
 
 SHUFFLES = ("shfl_down", "shfl_up", "shfl_xor", "shfl_idx")
 _UNARY = {
@@ -428,6 +428,9 @@ class _Translator:
         args = [self.expr(a) for a in e.args]
         if e.name in SHUFFLES:
             return f"(yield ({e.name!r}, {self.site()}, {args[0]}, {args[1]}))"
+        if e.name == LOOKUP:
+            table = np.array([c.value for c in e.args[:-1] if isinstance(c, Const)], np_dtype(e.type.dtype))
+            return f"{self.constant(table)}[{args[-1]} & {len(table) - 1}]"
         if e.name in MASK_CALLS:
             return f"bool(({args[0]}).{e.name}())"
         return f"{self.constant(_function(e.name, e.of, self.fma))}({', '.join(args)})"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn, TypeAlias
 
-from jitflow.dtypes import index, int64, uint64
+from jitflow.dtypes import index, int32, int64, uint64
 from jitflow.errors import CompilerBug
 from jitflow.expr import (
     BOOL,
@@ -62,7 +62,7 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import ATOMIC_OPS, BUILTINS, MASK_CALLS, SPACES, show
+from lowering.printer import ATOMIC_OPS, BUILTINS, ENTRIES, LOOKUP, MASK_CALLS, SPACES, show
 from lowering.to_python import SHUFFLES
 from lowering.vecmath import philox
 
@@ -431,6 +431,12 @@ class _Verifier:
             self.check(bool(self.threads), "a shuffle needs thread loops")
             fits = len(types) == 2 and types[0] is e.type and types[1] is INDEX
             self.check(fits, "a shuffle takes a value and an index", e)
+        elif e.name == LOOKUP:
+            entries, index = e.args[:-1], types[-1]
+            fits = len(entries) == ENTRIES and all(isinstance(c, Const) for c in entries)
+            fits = fits and all(c.type is e.type.with_lanes(1) for c in entries)
+            fits = fits and index is e.type.with_dtype(int32)
+            self.check(fits, "a lookup takes 16 constants and a vector of i32", e)
         elif e.name in MASK_CALLS:
             fits = len(types) == 1 and types[0] is BOOL.with_lanes(types[0].lanes) and e.type is BOOL
             self.check(fits, f"{e.name} takes a vector of bools and gives one", e)

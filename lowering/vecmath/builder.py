@@ -33,6 +33,7 @@ from jitflow.expr import (
 )
 from jitflow.record import record
 from lowering.loop_ir import Alloc, Body, If, Let, Stmt, Store, While
+from lowering.printer import LOOKUP
 
 
 @record
@@ -167,6 +168,10 @@ class Builder:
         out-of-order core could not hide behind the neighbouring vectors.
         """
         return self.mad(self.horner(x2, coefficients[1::2]), x, self.horner(x2, coefficients[0::2]))
+
+    def lookup(self, table: Sequence[float], index: Expr) -> Expr:
+        """Return the entry of a table of 16 whose number is in the four low bits of `index` (i32)."""
+        return Call(LOOKUP, (*(const(c, self.of.with_lanes(1)) for c in table), index), self.of)
 
     def at_most(self, x: Expr, bound: float) -> Expr:
         """Return the lesser of `x` and `bound`; NaN stays. The form that x86 has as one instruction."""

@@ -436,6 +436,7 @@ def test_every_expression_and_statement_has_a_text() -> None:
     made: list[Expr] = [
         Bitcast(x, int32),
         Call("exp", (x,), F32),
+        Call("lookup", (*(const(k / 2, F32) for k in range(16)), Var("j", type_of(int32, 8))), F32.with_lanes(8)),
         Cast(x, float64),
         Compare("ne", x, x),
         Fma(x, x, x),
