@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from jitflow.errors import CompilerBug
 from lowering.loop_ir import Kernel
 from lowering.passes.collapse import collapse
+from lowering.passes.distribute import distribute
 from lowering.passes.hoist import hoist
 from lowering.passes.parallelize import parallelize
 from lowering.passes.partition import partition
@@ -36,6 +37,7 @@ CPU: tuple[tuple[str, Pass], ...] = (
     ("parallelize", lambda k, _: parallelize(k)),
     ("partition", lambda k, _: partition(k)),
     ("hoist", lambda k, _: hoist(k)),
+    ("distribute", lambda k, _: distribute(k)),
     ("vectorize", lambda k, target: vectorize(k, target=target)),
     ("unroll", lambda k, _: unroll(k)),
     ("split_fma", lambda k, target: k if target.has_fma else split_fma(k)),
