@@ -1,16 +1,5 @@
 """A graph of primitive operators into an ordered list of fusion groups; each becomes one kernel.
 
-A :class:`FusionGroup` is a set of nodes computed together over a common domain: `rows` (axes shared by everything in
-the group, spread over workers) and, for reductions, `inner` axes (folded). The kinds:
-
-- ``map``: every output has one element per point of `rows`.
-- ``reduce``: reductions over `inner`, computed in passes over it (a pass needs the results of the one before), with
-  row-level and full-size maps before, between and after them: softmax, layer norm, sums with their prologue.
-- ``contract``: one matrix product whose operands may be computed while packing, and whose element is the start of a map
-  over `rows`: the epilogue.
-- ``kernel``: one operator that states its own loops, between arrays in memory; `rows` are the axes of its result.
-- ``stages``: several of these, computed a block of rows at a time (`lowering.stage` joins them).
-
 Nodes are taken from the results to the inputs, so when a node's turn comes, all its readers have a home and have said
 at which subscripts they want it. Then it is computed inside its readers (recomputed, if cheap, in several), becomes one
 more output of a group whose domain it matches, or starts a group of its own. Whether a node matches a domain is decided
@@ -19,20 +8,17 @@ by comparing row-major positions as polynomials (`jitflow.simplify`), which sees
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Sequence
 
-from jitflow.dtypes import DType
 from jitflow.errors import CompilerBug
-from jitflow.expr import INDEX, Binary, Const, Expr, Reduce, Var, as_index, const_index
+from jitflow.expr import INDEX, Binary, Expr, Reduce, Var, as_index, const_index
 from jitflow.graph import Node, toposort
 from jitflow.record import walk
 from jitflow.simplify import free_vars, simplify_index
 from jitflow.types import dim_of, element_count, same_dim
+from lowering.draft import Draft, axes_of, form_of, is_padding, mentions, position_of, reduce_at
+from lowering.group import COSTLY, Axis, FusionGroup, GroupKind
 from lowering.trace import (
-    Demand,
-    Element,
     Subscripts,
     flat_index,
     literal_of,
@@ -41,97 +27,12 @@ from lowering.trace import (
     unflatten_index,
 )
 
-GroupKind: TypeAlias = Literal["map", "reduce", "contract", "kernel", "stages"]
+__all__ = ["COSTLY", "Axis", "FusionGroup", "GroupKind", "fuse", "is_leaf"]
 
 #: Work per element: a node at most this heavy is recomputed rather than stored when several places want it.
 CHEAP = 4
-#: What a costly operator (a transcendental function) weighs; an ordinary one weighs 1, a movement 0.
-COSTLY = 20
 #: Elements in one group. It bounds the size of a kernel, and so LLVM's time, which grows faster than linearly.
 MAX_ELEMENTS = 128
-
-
-class Axis(NamedTuple):
-    """A loop of the group's domain."""
-
-    var: Var
-    extent: Expr
-
-
-@dataclass(frozen=True, eq=False)
-class FusionGroup:
-    """Nodes that become one kernel; see the module docstring.
-
-    `outputs` are the elements written to memory, `reductions` those folded over `inner`, in topological order, each
-    with its subscripts in terms of the axes' variables. `members` are all nodes computed here, `leaves` those read
-    from memory, `wanted` the subscripts at which each of both is used. `contract` is the matrix product of a
-    ``contract`` group, at subscripts `rows`; `stages` are the groups that one of kind ``stages`` consists of.
-    """
-
-    kind: GroupKind
-    rows: tuple[Axis, ...]
-    inner: tuple[Axis, ...]
-    outputs: tuple[Element, ...]
-    reductions: tuple[Element, ...]
-    members: tuple[Node, ...]
-    leaves: tuple[Node, ...]
-    wanted: Mapping[Node, tuple[Subscripts | None, ...]]
-    contract: Node | None = None
-    stages: tuple[FusionGroup, ...] = ()
-
-    @property
-    def extents(self) -> dict[Var, Expr]:
-        return {a.var: a.extent for a in (*self.rows, *self.inner)}
-
-
-class _Draft:
-    """A group being collected."""
-
-    def __init__(self, kind: GroupKind, rows: Sequence[Axis]) -> None:
-        self.kind: GroupKind = kind
-        self.rows = list(rows)
-        self.inner: list[Axis] = []
-        self.outputs: list[Element] = []
-        self.reductions: list[Element] = []
-        self.members: dict[Node, None] = {}
-        #: Nodes wanted here and at which subscripts; None: at subscripts that are data, known at run time only.
-        self.wants: dict[Node, list[Subscripts | None]] = {}
-        self.elements = 0
-        self.contract: Node | None = None
-
-    @property
-    def extents(self) -> dict[Var, Expr]:
-        return {a.var: a.extent for a in (*self.rows, *self.inner)}
-
-    def want(self, demands: Iterable[Demand], renamed: Mapping[Var, Expr]) -> None:
-        demands = list(demands)
-        data = {d.var for d in demands}
-        extents = self.extents
-        for d in demands:
-            index: Subscripts | None = None
-            if not any(free_vars(i) & data for i in d.at):
-                index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in d.at)
-            wanted = self.wants.setdefault(d.node, [])
-            if index not in wanted:
-                wanted.append(index)
-
-    def include(self, node: Node, index: Subscripts) -> None:
-        """Compute `node` at `index` in this group."""
-        self.members[node] = None
-        self.elements += 1
-        self.want(trace(node, index).demands, {})
-
-    def rename(self, renamed: Mapping[Var, Expr]) -> None:
-        """Replace loop variables everywhere."""
-        extents = self.extents
-
-        def go(index: Subscripts) -> Subscripts:
-            return tuple(simplify_index(substitute_all(i, renamed), extents) for i in index)
-
-        self.outputs = [(n, go(i)) for n, i in self.outputs]
-        self.reductions = [(n, go(i)) for n, i in self.reductions]
-        for node, wanted in self.wants.items():
-            self.wants[node] = list(dict.fromkeys(None if i is None else go(i) for i in wanted))
 
 
 def fuse(fetches: Iterable[Node], feeds: Collection[Node] = (), *, enabled: bool = True) -> list[FusionGroup]:
@@ -155,12 +56,12 @@ class _Fuser:
         self.feeds = feeds
         self.enabled = enabled
         self.order = toposort(fetches, feeds)
-        self.drafts: list[_Draft] = []
-        self.readers: dict[Node, list[_Draft]] = {}
+        self.drafts: list[Draft] = []
+        self.readers: dict[Node, list[Draft]] = {}
         #: Where a node is written to memory.
-        self.home: dict[Node, _Draft] = {}
+        self.home: dict[Node, Draft] = {}
         #: The drafts that each draft reads results of.
-        self.needs: dict[_Draft, set[_Draft]] = {}
+        self.needs: dict[Draft, set[Draft]] = {}
         self.weight = self._weigh()
 
     def run(self) -> list[FusionGroup]:
@@ -175,17 +76,17 @@ class _Fuser:
         """Return for each node the work of one element if everything up to memory and reductions is recomputed."""
         weight: dict[Node, int] = {}
         for node in self.order:
-            if is_leaf(node, self.feeds) or _form(node) != "map":
+            if is_leaf(node, self.feeds) or form_of(node) != "map":
                 weight[node] = 0
                 continue
             own = 0 if node.op.movement else COSTLY if node.op.costly else 1
             weight[node] = min(own + sum(weight[x] for x in node.inputs), 1_000_000)
         return weight
 
-    def _demands(self, node: Node) -> list[tuple[_Draft, list[Subscripts | None]]]:
+    def _demands(self, node: Node) -> list[tuple[Draft, list[Subscripts | None]]]:
         return [(d, d.wants[node]) for d in self.readers.get(node, ())]
 
-    def _reaches(self, start: _Draft, targets: Collection[_Draft]) -> bool:
+    def _reaches(self, start: Draft, targets: Collection[Draft]) -> bool:
         """Tell whether `start` needs, directly or not, a result of one of `targets`."""
         seen = {start}
         stack = [start]
@@ -198,36 +99,6 @@ class _Fuser:
                     stack.append(d)
         return False
 
-    def _covers(self, draft: _Draft, node: Node, index: Subscripts | None) -> bool:
-        """Tell whether the points of `draft` visit each element of `node` exactly once (at `index`)."""
-        if index is None:
-            return False
-        extents = draft.extents
-        position = flat_index(index, node.shape, extents)
-        for axes in (draft.rows, [*draft.rows, *draft.inner]):
-            if draft.contract is not None and axes is not draft.rows:
-                continue
-            shape = [a.extent for a in axes]
-            if same_dim(element_count(node.shape), element_count([dim_of(e) for e in shape])) is True:
-                domain = flat_index(tuple(a.var for a in axes), shape, extents)
-                if domain == position:
-                    return True
-        return False
-
-    def _visits_all(self, draft: _Draft, node: Node, index: Subscripts | None) -> bool:
-        """Tell whether the points of `draft` visit each element of `node` at least once (at `index`)."""
-        if index is None:
-            return False
-        axes = (*draft.rows, *draft.inner)
-        mentioned = [a for a in axes if _mentions(index, [a])]
-        if any(not isinstance(a.extent, Const) or a.extent.value == 0 for a in axes if a not in mentioned):
-            return False  # nothing is visited if another axis is empty
-        shape = [a.extent for a in mentioned]
-        if same_dim(element_count(node.shape), element_count([dim_of(e) for e in shape])) is not True:
-            return False
-        domain = flat_index(tuple(a.var for a in mentioned), shape, draft.extents)
-        return flat_index(index, node.shape, draft.extents) == domain
-
     # ---- placing
 
     def _place(self, node: Node) -> None:
@@ -238,7 +109,7 @@ class _Fuser:
             elif node.op.fallible:
                 self._start(node, [])
             return
-        match _form(node):
+        match form_of(node):
             case "contract":
                 self._place_contraction(node)
             case "reduce":
@@ -264,7 +135,7 @@ class _Fuser:
                     self._include(d, node, index)
             return
         for d, wanted in demands if self.enabled else ():
-            at = next((i for i in wanted if self._covers(d, node, i)), None)
+            at = next((i for i in wanted if d.covers(node, i)), None)
             others = [x for x, _ in demands if x is not d]
             repeated = len(wanted) > 1 and not cheap
             if at is None or repeated or None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
@@ -286,53 +157,37 @@ class _Fuser:
         """
         return node.op.movement or self.weight[node] <= CHEAP
 
-    def _may_inline(self, d: _Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
+    def _may_inline(self, d: Draft, node: Node, wanted: list[Subscripts | None]) -> bool:
         if None in wanted or d.elements + len(wanted) > MAX_ELEMENTS:
             return False
-        if node.op.fallible and not all(self._visits_all(d, node, i) for i in wanted):
+        if node.op.fallible and not all(d.visits_all(node, i) for i in wanted):
             return False  # every index is to be checked, also of elements that nobody reads
-        if d.contract is not None and any(_is_patch(i, d) for i in wanted) and _is_padding(node):
+        if d.contract is not None and any(d.is_patch(i) for i in wanted) and is_padding(node):
             return False  # the places of all windows are looked at once, not for each element of each window
         if self._is_cheap(node):
             return True
-        if d.contract is not None and any(_mentions(i, d.inner) for i in wanted):
+        if d.contract is not None and any(mentions(i, d.inner) for i in wanted):
             return False  # an operand is read once per panel: pay a function once, not per panel
-        return len(wanted) == 1 and not self._repeats(d, node, wanted[0])
+        return len(wanted) == 1 and not d.repeats(wanted[0])
 
-    def _repeats(self, d: _Draft, node: Node, index: Subscripts | None) -> bool:
-        """Tell whether computing a heavy `node` in `d` would do it again for points that it does not depend on."""
-        if index is None or not d.rows:
-            return index is None
-        if d.inner:
-            # Not depending on the inner axes, it is computed once per row; else it must cover them all.
-            axes = d.inner if _mentions(index, d.inner) else d.rows
-            return not all(_mentions(index, [a]) for a in axes if a.extent != as_index(1))
-        last = next((a for a in reversed(d.rows) if a.extent != as_index(1)), None)
-        earlier = [a for a in d.rows if a is not last and a.extent != as_index(1)]
-        if last is None:
-            return False
-        if _mentions(index, [last]):
-            return any(not _mentions(index, [a]) for a in earlier)
-        return not earlier
-
-    def _include(self, d: _Draft, node: Node, index: Subscripts) -> None:
+    def _include(self, d: Draft, node: Node, index: Subscripts) -> None:
         d.include(node, index)
         self._note_readers(d)
 
-    def _note_readers(self, d: _Draft) -> None:
+    def _note_readers(self, d: Draft) -> None:
         for x in d.wants:
             known = self.readers.setdefault(x, [])
             if d not in known:
                 known.append(d)
 
-    def _write(self, node: Node, index: Subscripts, d: _Draft, readers: Iterable[_Draft]) -> None:
+    def _write(self, node: Node, index: Subscripts, d: Draft, readers: Iterable[Draft]) -> None:
         d.outputs.append((node, index))
         self.home[node] = d
         for r in readers:
             if r is not d:
                 self.needs.setdefault(r, set()).add(d)
 
-    def _start(self, node: Node, demands: list[tuple[_Draft, list[Subscripts | None]]]) -> None:
+    def _start(self, node: Node, demands: list[tuple[Draft, list[Subscripts | None]]]) -> None:
         """Give `node` a group of its own, or a place in one over the same domain that shares an input."""
         readers = [d for d, _ in demands]
         for d in self.drafts[-32:] if self.enabled else ():
@@ -348,13 +203,13 @@ class _Fuser:
             self._include(d, node, index)
             self._write(node, index, d, readers)
             return
-        d = self._new("map", _axes(node))
+        d = self._new("map", axes_of(node))
         index = tuple(a.var for a in d.rows)
         self._include(d, node, index)
         self._write(node, index, d, readers)
 
-    def _new(self, kind: GroupKind, rows: Sequence[Axis]) -> _Draft:
-        d = _Draft(kind, rows)
+    def _new(self, kind: GroupKind, rows: Sequence[Axis]) -> Draft:
+        d = Draft(kind, rows)
         self.drafts.append(d)
         return d
 
@@ -380,27 +235,27 @@ class _Fuser:
             if len(d.rows) == len(node.shape) and self._join_reduction(d, node, tuple(a.var for a in d.rows)):
                 self._write(node, d.reductions[-1][1], d, readers)
                 return
-        d = self._new("reduce", _axes(node))
+        d = self._new("reduce", axes_of(node))
         index = tuple(a.var for a in d.rows)
         self._add_reduction(d, node, index)
         self._write(node, index, d, readers)
 
-    def _join_reduction(self, d: _Draft, node: Node, index: Subscripts) -> bool:
+    def _join_reduction(self, d: Draft, node: Node, index: Subscripts) -> bool:
         """Make `node` a reduction of `d` if the domain allows it, and tell whether it did."""
         if d.contract is not None:
             return False
-        reduce = _reduce_of(node, index)
+        reduce = reduce_at(node, index)
         position = flat_index(index, node.shape, d.extents)
         count = element_count(node.shape)
         total = element_count([dim_of(simplify_index(e)) for e in reduce.extents])
         row_count = element_count([dim_of(a.extent) for a in d.rows])
-        if same_dim(count, row_count) is True and position == self._position(d.rows, d.extents):
+        if same_dim(count, row_count) is True and position == position_of(d.rows, d.extents):
             if d.inner:
                 same = len(d.inner) == len(reduce.vars) and all(
                     same_dim(dim_of(a.extent), dim_of(simplify_index(e))) is True
                     for a, e in zip(d.inner, reduce.extents, strict=True)
                 )
-                if not same or (self._lanes(d) == 1) != (reduce.lanes == 1):
+                if not same or (d.lanes == 1) != (reduce.lanes == 1):
                     return False
             self._add_reduction(d, node, index)
             return True
@@ -413,7 +268,7 @@ class _Fuser:
                 continue
             if same_dim(element_count([dim_of(a.extent) for a in rows]), count) is not True:
                 continue
-            if position != self._position(rows, d.extents):
+            if position != position_of(rows, d.extents):
                 continue
             if len(tail) == 1:
                 d.rows, d.inner = rows, tail
@@ -431,13 +286,7 @@ class _Fuser:
             return True
         return False
 
-    def _lanes(self, d: _Draft) -> int:
-        return _reduce_of(*d.reductions[0]).lanes
-
-    def _position(self, axes: Sequence[Axis], extents: Mapping[Var, Expr]) -> Expr:
-        return flat_index(tuple(a.var for a in axes), [a.extent for a in axes], extents)
-
-    def _add_reduction(self, d: _Draft, node: Node, index: Subscripts) -> None:
+    def _add_reduction(self, d: Draft, node: Node, index: Subscripts) -> None:
         traced = trace(node, index)
         reduce = traced.expr
         assert isinstance(reduce, Reduce)
@@ -456,7 +305,7 @@ class _Fuser:
     def _place_contraction(self, node: Node) -> None:
         demands = self._demands(node)
         readers = [d for d, _ in demands]
-        home: _Draft | None = None
+        home: Draft | None = None
         for d, wanted in demands if self.enabled else ():
             others = [x for x in readers if x is not d]
             if (
@@ -469,7 +318,7 @@ class _Fuser:
                 home = d
                 break
         if home is None:
-            home = self._new("contract", _axes(node))
+            home = self._new("contract", axes_of(node))
             self._write(node, tuple(a.var for a in home.rows), home, readers)
         elif len(readers) > 1 or node in self.fetched:
             self._write(node, tuple(a.var for a in home.rows), home, [r for r in readers if r is not home])
@@ -484,15 +333,15 @@ class _Fuser:
         home.want(traced.demands, {reduce.vars[0]: home.inner[0].var})  # type: ignore[dict-item]
         self._note_readers(home)
 
-    def _walks(self, d: _Draft, node: Node, index: Subscripts | None) -> bool:
+    def _walks(self, d: Draft, node: Node, index: Subscripts | None) -> bool:
         """Tell whether map `d` is one over the elements of `node` in their order; its rows then become `node`'s axes.
 
         Where a reshape lies between the two, row-major positions are equal but not the axes. They are replaced unless
         something would then be read, along the last axis, at quotients.
         """
-        if index is None or not self._covers(d, node, index):
+        if index is None or not d.covers(node, index):
             return False
-        axes = _axes(node)
+        axes = axes_of(node)
         same = [same_dim(dim_of(a.extent), dim_of(b.extent)) is True for a, b in zip(d.rows, axes, strict=False)]
         if len(d.rows) == len(axes) and all(same):
             return True
@@ -515,7 +364,7 @@ class _Fuser:
         return True
 
     def _place_kernel(self, node: Node) -> None:
-        d = self._new("kernel", _axes(node))
+        d = self._new("kernel", axes_of(node))
         d.members[node] = None
         d.elements = MAX_ELEMENTS
         for x in node.inputs:
@@ -528,10 +377,10 @@ class _Fuser:
 
     # ---- finishing
 
-    def _sorted(self) -> list[_Draft]:
+    def _sorted(self) -> list[Draft]:
         """Return the drafts so that each comes after those it needs; among free ones, in the order of their nodes."""
         number = {d: -n for n, d in enumerate(self.drafts)}
-        done: dict[_Draft, None] = {}
+        done: dict[Draft, None] = {}
         for root in sorted(self.drafts, key=number.__getitem__):
             stack = [(root, iter(sorted(self.needs.get(root, ()), key=number.__getitem__)))]
             visiting = {root}
@@ -552,7 +401,7 @@ class _Fuser:
                     stack.pop()
         return list(done)
 
-    def _finish(self, d: _Draft) -> FusionGroup:
+    def _finish(self, d: Draft) -> FusionGroup:
         place = {n: k for k, n in enumerate(self.order)}
         by_order = sorted(d.members, key=place.__getitem__)
         return FusionGroup(
@@ -568,68 +417,12 @@ class _Fuser:
         )
 
 
-def _reads(d: _Draft, node: Node) -> bool:
+def _reads(d: Draft, node: Node) -> bool:
     """Tell whether an operand of contraction `node` is computed in `d` already (it would have to exist before)."""
     return any(x in d.members for x in node.inputs)
-
-
-_AXIS_NAMES = "ijklmnopqrstuvwxyz"
-
-
-def _axes(node: Node) -> list[Axis]:
-    return [Axis(Var(_AXIS_NAMES[n % len(_AXIS_NAMES)], INDEX, floor=0), as_index(d)) for n, d in enumerate(node.shape)]
-
-
-def _mentions(index: Subscripts | None, axes: Iterable[Axis]) -> bool:
-    if index is None:
-        return True
-    vars = {a.var for a in axes}
-    return any(free_vars(i) & vars for i in index)
-
-
-def _is_padding(node: Node) -> bool:
-    """Tell whether `node` chooses, by where an element is, what to read."""
-    return any(d.cond is not None for d in trace(node, tuple(a.var for a in _axes(node))).demands)
-
-
-def _is_patch(index: Subscripts | None, d: _Draft) -> bool:
-    """Tell whether `index` adds a place along an inner axis to one along a row, as windows do."""
-    rows, inner = {a.var for a in d.rows}, {a.var for a in d.inner}
-    return index is not None and any(free_vars(i) & rows and free_vars(i) & inner for i in index)
 
 
 def _is_divided(e: Expr, var: Var) -> bool:
     """Tell whether `e` holds a quotient or a remainder of something with `var` in it."""
     quotients = (x for x in walk(e) if isinstance(x, Binary) and x.op in ("floordiv", "mod"))
     return any(var in free_vars(x) for x in quotients)
-
-
-def _reduce_of(node: Node, index: Subscripts) -> Reduce:
-    expr = trace(node, index).expr
-    assert isinstance(expr, Reduce)
-    return expr
-
-
-_FORMS: dict[tuple[str, DType], str] = {}
-
-
-def _form(node: Node) -> str:
-    """Return what the element rule of `node` is at its root (``contract``, ``reduce`` or ``map``), or ``kernel``."""
-    if node.op.kernel is not None:
-        return "kernel"
-    # A rule may choose its root by dtype: a product of bools is no contraction.
-    key = (node.op.name, node.dtype)
-    form = _FORMS.get(key)
-    if form is None:
-        expr = trace(node, _anywhere(node)).expr
-        form = "map"
-        if isinstance(expr, Reduce):
-            form = "contract" if expr.contract else "reduce"
-        _FORMS[key] = form
-    if form == "contract" and node.shape[-1:] == (1,) and _reduce_of(node, _anywhere(node)).lanes > 1:
-        return "reduce"  # products with a column are added in lanes, as sums are
-    return form
-
-
-def _anywhere(node: Node) -> Subscripts:
-    return tuple(Var("i", INDEX, floor=0) for _ in node.shape)
