@@ -374,7 +374,7 @@ class Session:
         held = self._constants.nbytes
         lines = [
             f"{self!r}, compiled for {self._target.cpu}; programs compiled: {self._compilations}",
-            program.report(),
+            program.report(self.threads),
             f"held between runs: {held} bytes of constants, {self._arenas.nbytes} bytes of arenas",
             "compile time of all programs, by step and pass:",
             time_table(self._times),

@@ -150,11 +150,18 @@ class Program:
         """The names of all kernels, in the order in which they first run."""
         return tuple(b.kernel.name for b in self.kernels)
 
-    def report(self) -> str:
-        """Return a table of kernels with their work, and the buffers."""
+    def report(self, workers: int) -> str:
+        """Return a table of kernels with their work, and the buffers of a run by at most so many `workers`."""
         frame = self.frame
         return show_report(
-            frame.groups, self.kernel_of, frame.places, frame.cells, self.plan.scratch, self.names, frame.consts
+            frame.groups,
+            self.kernel_of,
+            frame.places,
+            frame.cells,
+            self.plan.scratch,
+            self.names,
+            frame.consts,
+            workers if self.signature.shares else 1,
         )
 
     def kernel_of(self, group: FusionGroup) -> str:

@@ -40,8 +40,9 @@ def show_report(
     scratch: Expr,
     names: Mapping[Node, str],
     constants: Collection[Node],
+    workers: int,
 ) -> str:
-    """Return the report of a program of `groups`, whose results lie at `places`."""
+    """Return the report of a program of `groups`, whose results lie at `places`, run by so many `workers`."""
     runs: dict[str, list[FusionGroup]] = {}
     for group in groups:
         runs.setdefault(kernel_of(group), []).append(group)
@@ -70,11 +71,14 @@ def show_report(
     for k, size in enumerate(cells):
         lines.append(f"  arena[{k}] {dim_text(dim_of(size))} bytes: {_some(kept.get(k, []))}")
     if scratch != const_index(0):
-        lines.append(f"  scratch {_text(scratch)} bytes: working rows of one worker")
+        of = "working rows of one worker" if workers == 1 else f"working rows of each of {workers} workers"
+        lines.append(f"  scratch {_text(scratch)} bytes: {of}")
     lines += [f"  constant {_text(nbytes_of(n))} bytes: {names.get(n, n.op.name)}" for n in constants]
     # Not simplified as one sum: the maxima in it would take long to compare.
-    literal = sum(int(e.value) for e in (*cells, scratch) if isinstance(e, Const))
-    terms = [dim_text(dim_of(e)) for e in (*cells, scratch) if not isinstance(e, Const)]
+    literal = sum(int(e.value) for e in (*cells, *[scratch] * workers) if isinstance(e, Const))
+    terms = [dim_text(dim_of(e)) for e in cells if not isinstance(e, Const)]
+    if not isinstance(scratch, Const):
+        terms.append(dim_text(dim_of(scratch)) if workers == 1 else f"{workers}*({dim_text(dim_of(scratch))})")
     peak = " + ".join([*terms, str(literal)] if literal or not terms else terms)
     lines.append(f"peak memory of a run besides inputs and outputs: {peak} bytes")
     return "\n".join(lines)

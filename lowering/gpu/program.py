@@ -67,15 +67,15 @@ class GpuProgram:
         final = [k for b in self.built.values() for k in b.final if kernel in (None, k.name)]
         return emit_llvm(final, self.target) if stage == "llvm" else emit_ptx(final, self.target)
 
-    def report(self) -> str:
-        """Return a table of kernels with their work, and the buffers."""
+    def report(self, workers: int) -> str:
+        """Return a table of kernels with their work, and the buffers; a GPU has no working rows for its `workers`."""
         frame = self.frame
 
         def kernel_of(group: FusionGroup) -> str:
             return self.built[group_key(group)].final[0].name
 
         zero = const_index(0)
-        return show_report(frame.groups, kernel_of, frame.places, frame.cells, zero, self.names, frame.consts)
+        return show_report(frame.groups, kernel_of, frame.places, frame.cells, zero, self.names, frame.consts, workers)
 
     def _plan(self) -> str:
         lines = ["plan:"]
