@@ -212,7 +212,12 @@ def split_reductions(fetches: Sequence[Node], leaves: Collection[Node]) -> Repla
 
     Before: ``reduce_sum(x: f32[1000000])``. After: ``reduce_sum(fold_blocks(x))``, of 31 partial sums.
     """
-    return _apply(in_blocks, fetches, leaves)
+    return _apply(_in_blocks, fetches, leaves)
+
+
+def _in_blocks(node: Node) -> Node | None:
+    with sited(node.site):
+        return in_blocks(node)
 
 
 def fold_constants(fetches: Sequence[Node], leaves: Collection[Node]) -> Replaced:
