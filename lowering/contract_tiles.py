@@ -10,18 +10,21 @@ For each block of the result, in parallel::
           for each register tile: call the microkernel       result = or += left * right
           after the last k block: the rest of the group      epilogue
 
-Form ``direct`` packs only a last panel that is narrower than a tile; so does ``packed``, at run time, where there are
-but a few rows. Partial sums stay in memory: in the output whose elements are the product's or come one by one from
-them, else in scratch.
+A right factor whose rows lie in memory is packed by the first tile of a block, as it multiplies; before, only a last
+panel that is narrower than a tile. Form ``direct`` packs nothing else, nor does a block that is no higher than a tile.
+Partial sums stay in memory: in the output whose elements are the product's or come one by one from them, else in
+scratch.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from jitflow.expr import (
+    Binary,
     Buffer,
     Const,
     Expr,
@@ -38,27 +41,36 @@ from lowering.analysis.contraction import Contraction
 from lowering.contract_nest import Nest, ceil_div, divides, part_of, right_batch
 from lowering.contract_runs import pack_runs
 from lowering.fuse import FusionGroup
-from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Stmt
-from lowering.microkernel import loop, microkernel
+from lowering.loop_ir import Alloc, Body, CallKernel, If, Kernel, Prefetch, Stmt
+from lowering.microkernel import LINE, loop, microkernel
 from lowering.schedule import Schedule
 from lowering.signature import Signature
 from lowering.trace import (
     Emitter,
     flat_index,
     substitute_all,
+    unflatten_index,
 )
 
-#: Rows up to which packing the right factor costs more than reading it as it lies, if only a run knows how many.
-UNPACKED_ROWS = 12
+#: Rows of the right factor that a prefetch is ahead: at 12 cycles each, what memory takes to answer.
+ROWS_AHEAD = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart."""
+    """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart.
+
+    `ahead` is the distance of what is worth prefetching when a row of a panel is read: rows that follow by default.
+    """
 
     buffer: Buffer
     offset: Callable[[Expr], Expr]
     stride: Expr
+    ahead: Expr | None = None
+
+    @property
+    def prefetched(self) -> Expr:
+        return self.stride * ROWS_AHEAD if self.ahead is None else self.ahead
 
 
 #: Given a panel and what to do with its matrix, the statements that do it.
@@ -67,10 +79,14 @@ Right: TypeAlias = Callable[[Expr, Callable[[Matrix], Body]], Body]
 
 @dataclass(frozen=True, eq=False)
 class _Tile:
-    """The extents of a strip in one panel and k block, `tall` whole tiles of rows; `first` is 0 where sums begin."""
+    """The extents of a strip in one panel and k block, `tall` whole tiles of rows; `first` is 0 where sums begin.
+
+    `done` of the whole tiles have been multiplied already.
+    """
 
     rows: Expr
     tall: Expr
+    done: Expr
     cols: Expr
     depth: Expr
     first: Expr
@@ -98,6 +114,8 @@ class Tiles(Nest):
         self.panels = panels
         self.callees: dict[str, Kernel] = {}
         s = schedule
+        #: Whether the first tile of a block packs the right factor.
+        self.copies = s.pack_b and panels is None and c.right.place is not None and c.right.unit == "across"
         #: The right factor is packed in runs, so that its rows are not cut into panels.
         self.in_runs = s.pack_b and panels is None and c.right.run is not None
         #: A k block has whole steps of the outermost of the axes that k walks, so it may be a little deeper than `kc`.
@@ -159,10 +177,10 @@ class Tiles(Nest):
         right = self.right(where, in_place, k0)
         is_last = None if k_blocks == const_index(1) else compare("eq", p, k_blocks - 1)
 
-        def strip(q: Expr) -> Body:
+        def strip(number: Expr) -> Body:
             out: list[Stmt] = []
-            i = self.let(out, "i1", where.i + q * s.mc)
-            rows = self.let(out, "strip", part_of(where.rows, q * s.mc, s.mc))
+            i = self.let(out, "i1", where.i + number * s.mc)
+            rows = self.let(out, "strip", part_of(where.rows, number * s.mc, s.mc))
             tall = self.let(out, "tall", rows // s.mr)
             if s.pack_a:
                 out += self.pack_left(where.at, i, rows, k0, depth)
@@ -173,14 +191,17 @@ class Tiles(Nest):
                 exact = divides(s.nr, c.n.extent)
                 cols = self.let(out, "width", s.nr if exact else minimum(where.cols - q * s.nr, const_index(s.nr)))
                 sums = self.sums(where, i, q)
-
-                def multiply(right: Matrix) -> Body:
-                    return self.multiply(left, right, sums, q, _Tile(rows, tall, cols, depth, p))
-
-                out += right(q, multiply)
+                done: Expr = const_index(0)
+                if self.copies and not self.is_low():
+                    first = self.is_first(where, in_place, number, q)
+                    done = const_index(1) if first is None else self.let(out, "done", select(first, const_index(1), 0))
+                    copy = self.copy_panel(left, self.place(where, k0), sums, q, depth, p)
+                    out += copy if first is None else (If(compare("gt", done, 0), copy),)
+                tile = _Tile(rows, tall, done, cols, depth, p)
+                out += right(q, lambda right: self.multiply(left, right, sums, q, tile))
                 if not self.is_plain:
-                    done = self.epilogue(where, i, q, rows, cols)
-                    out += done if is_last is None else (If(is_last, done),)
+                    rest = self.epilogue(where, i, q, rows, cols)
+                    out += rest if is_last is None else (If(is_last, rest),)
                 return tuple(out)
 
             out += loop("q", ceil_div(where.cols, s.nr), panel)
@@ -206,14 +227,57 @@ class Tiles(Nest):
 
     def in_place(self, out: list[Stmt], where: Block) -> Expr:
         """Return how many panels of the block are read where they are: the first ones, each as wide as a tile."""
-        c, nr = self.c, self.schedule.nr
-        whole = self.let(out, "whole", where.cols // nr)
-        if not self.schedule.pack_b:
+        whole = self.let(out, "whole", where.cols // self.schedule.nr)
+        if not self.schedule.pack_b or (self.copies and self.is_low()):
             return whole
-        place = c.right.place
-        if self.panels is not None or place is None or c.right.unit != "across" or isinstance(c.m.extent, Const):
+        if not self.copies or self.is_high():
             return const_index(0)
-        return self.let(out, "in_place", select(compare("le", c.m.extent, UNPACKED_ROWS), whole, 0))
+        return self.let(out, "in_place", select(compare("le", where.rows, self.schedule.mr), whole, 0))
+
+    def is_low(self) -> bool:
+        """Tell whether all blocks are known to be no higher than a tile."""
+        m = self.c.m.extent
+        return isinstance(m, Const) and m.value <= self.schedule.mr
+
+    def is_high(self) -> bool:
+        """Tell whether all blocks are known to be higher than a tile, as they are if the last one is."""
+        m, s = self.c.m.extent, self.schedule
+        return isinstance(m, Const) and (int(m.value) - 1) % s.block_m + 1 > s.mr
+
+    def is_first(self, where: Block, in_place: Expr, strip: Expr, q: Expr) -> Expr | None:
+        """Return whether panel `q` is yet to be packed in `strip`, by a tile that is whole; None if that is known."""
+        tests: list[Expr] = []
+        if strip != const_index(0):
+            tests.append(compare("eq", strip, 0))
+        if not divides(self.schedule.nr, self.c.n.extent):
+            tests.append(compare("lt", q, where.cols // self.schedule.nr))
+        if not self.is_high():
+            tests.append(compare("eq", in_place, 0))
+        return functools.reduce(lambda a, b: Binary("and", a, b), tests) if tests else None
+
+    def copy_panel(self, left: Matrix, here: Matrix, sums: Matrix, q: Expr, depth: Expr, first: Expr) -> Body:
+        """Return the call that multiplies the first tile of rows and packs panel `q` of the right factor, `here`."""
+        s, zero = self.schedule, const_index(0)
+        kernel = microkernel(self.dtype, s.mr, s.nr, left=s.left, masks=s.masks, copies=True)
+        self.callees[kernel.name] = kernel
+        offsets = (left.offset(zero), here.offset(q), sums.offset(zero), q * (s.kc * s.nr))
+        return (
+            CallKernel(
+                kernel.name,
+                (left.buffer, here.buffer, sums.buffer, self.b_block),
+                tuple(simplify_index(o, self.extents) for o in offsets),
+                (
+                    const_index(s.mr),
+                    const_index(s.nr),
+                    depth,
+                    left.stride,
+                    here.stride,
+                    sums.stride,
+                    first,
+                    here.prefetched,
+                ),
+            ),
+        )
 
     def right(self, where: Block, in_place: Expr, k0: Expr) -> Right:
         """Return what chooses, for panel `q`, where the right factor is."""
@@ -231,15 +295,22 @@ class Tiles(Nest):
         packed = Matrix(self.b_block, lambda q: (q - in_place) * (self.kc * s.nr), nr)
         if in_place == const_index(0) or place is None:
             return lambda q, use: use(packed)
-        flat = place.flat
-
-        def offset(q: Expr) -> Expr:
-            return substitute_all(flat, {**where.at, c.n.var: where.j + q * s.nr, c.k.var: k0})
-
-        here = Matrix(self.signature.leaves[place.node], offset, place.along)
+        here = self.place(where, k0)
         if not s.pack_b and divides(s.nr, c.n.extent):
             return lambda q, use: use(here)
         return lambda q, use: (If(compare("lt", q, in_place), use(here), use(packed)),)
+
+    def place(self, where: Block, k0: Expr) -> Matrix:
+        """Return where the right factor lies in memory: panel `q` of the block, at `k0`."""
+        c, place = self.c, self.c.right.place
+        assert place is not None
+        flat = place.flat
+
+        def offset(q: Expr) -> Expr:
+            return substitute_all(flat, {**where.at, c.n.var: where.j + q * self.schedule.nr, c.k.var: k0})
+
+        ahead = const_index(self.schedule.nr) if self.schedule.across else None
+        return Matrix(self.signature.leaves[place.node], offset, place.along, ahead)
 
     def sums(self, where: Block, i: Expr, q: Expr) -> Matrix:
         """Return where the sums of panel `q` are: row `r` from `i` on."""
@@ -266,11 +337,21 @@ class Tiles(Nest):
                     kernel.name,
                     (left.buffer, right.buffer, sums.buffer),
                     tuple(simplify_index(o, self.extents) for o in offsets),
-                    (count, part.cols, part.depth, left.stride, right.stride, sums.stride, part.first),
+                    (
+                        count,
+                        part.cols,
+                        part.depth,
+                        left.stride,
+                        right.stride,
+                        sums.stride,
+                        part.first,
+                        right.prefetched,
+                    ),
                 ),
             )
 
-        whole = loop("r", part.tall, lambda r: call(s.mr, r * s.mr, const_index(s.mr)))
+        start = part.done
+        whole = loop("r", part.tall - start, lambda r: call(s.mr, (r + start) * s.mr, const_index(s.mr)))
         if divides(s.mr, self.c.m.extent):
             return whole
         height = s.rest or s.mr
@@ -302,9 +383,21 @@ class Tiles(Nest):
                 )
                 return (*out, *self.copy(c.left, {**at, **outer, **inner}, self.a_block, (x, y)))
 
+            if not by_rows:
+                out += self.prefetch_left({**at, c.m.var: i, c.k.var: outer[c.k.var] + ROWS_AHEAD})
             return (*out, *loop("y", depth if by_rows else rows, element, "vectorized"))
 
         return loop("x", rows if by_rows else depth, row)
+
+    def prefetch_left(self, at: Mapping[Var, Expr]) -> Body:
+        """Return prefetches of a strip's part of a column of the left factor, from `at` on, if it is in memory."""
+        place, line = self.c.left.place, LINE // self.dtype.itemsize
+        if place is None:
+            return ()
+        start = substitute_all(place.flat, at)
+        buffer = self.signature.leaves[place.node]
+        places = (start + v for v in range(0, self.schedule.mc, line))
+        return tuple(Prefetch(buffer, unflatten_index(p, buffer.shape, self.extents)) for p in places)
 
     def pack_right(self, where: Block, in_place: Expr, k0: Expr, depth: Expr) -> Body:
         """Return the copy of the panels after the first `in_place` to ``b_block[q, k, l]``, with zeros past the end.
@@ -329,7 +422,7 @@ class Tiles(Nest):
         body: Body = ()
         if self.schedule.pack_b and self.c.right.unit == "along":
             body = loop("q", whole, lambda q: loop("kk", depth, lambda kk: piece(q, kk, full)))
-        elif self.schedule.pack_b:
+        elif self.schedule.pack_b and not self.copies:
             body = loop("kk", depth, lambda kk: loop("q", whole, lambda q: piece(q, kk, full)))
         if divides(nr, self.c.n.extent):
             return body

@@ -34,18 +34,24 @@ Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "strips"]
 #: partial sums, whose latency nothing hides (at 1024^3, 384 steps are 9% slower); a panel of 256 KB and a strip of the
 #: left factor of 192 KB still fit the second cache.
 DEPTH_BYTES = 4096
+#: The same where one strip of rows is multiplied by a matrix in memory, and columns of one parallel block. The tiles of
+#: a strip then walk across the matrix, along so many rows of it, rather than down, where each row is another page.
+ACROSS_BYTES, ACROSS_COLS = 256, 1024
 #: Heights of register tiles.
 HEIGHTS = (2, 3, 4, 6, 8, 12, 16)
 #: Rows of a strip, a multiple of every height: their part of the left factor is used again for each panel.
 STRIP_ROWS = 48
 #: Rows of one parallel block, a multiple of every height. Packing the right factor anew for each block of rows
-#: costs as much as multiplying some 40 of them.
-BLOCK_ROWS = 1056
+#: costs as much as multiplying some 40 of them; if the first tile does it as it multiplies, two.
+BLOCK_ROWS, BLOCK_ROWS_COPYING = 1056, 144
 #: Columns of one parallel block: 128 are as fast as 1024 and share the work among more workers. Where the left factor
 #: is copied for each block, they must be more, since copying it costs as much as multiplying some 20 columns.
 BLOCK_COLS, BLOCK_COLS_COPIED = 128, 256
 #: Bytes of a right factor that stays in the first cache, or near, whatever its layout: packing would only cost.
 SMALL_BYTES = 64 << 10
+#: Bytes of a left factor whose rows, if columns are contiguous, are read in place: a page for each step of k, and no
+#: more of them than the first level of address translation holds. Copying it is as much as multiplying 20 columns.
+SMALL_LEFT_BYTES = 256 << 10
 #: Rows up to which a matrix is read once and not packed.
 FEW_ROWS = 4
 #: Accumulators of a tile: more than enough to hide latency, and they leave registers for the operands.
@@ -64,6 +70,7 @@ class Schedule:
     depth of a panel, `mc` the rows that share it, `block_m` x `block_n` the part of the result that one iteration of
     the parallel loop computes. `pack_a`: the left factor is copied to a block whose rows (or columns: `left`) are
     contiguous; `pack_b`: the right factor is copied to panels of `nr` columns. `masks`: edges by masked vectors.
+    `across`: tiles walk along rows of a right factor in memory.
     """
 
     form: Form
@@ -78,6 +85,7 @@ class Schedule:
     pack_b: bool = False
     left: LeftForm = "rows"
     masks: bool = True
+    across: bool = False
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -108,26 +116,31 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     mr, nv, rest = _tile(m, n, lanes, target)
     nr = nv * lanes
     direct = _is_small(c.right, n, k, nr, dtype)
-    pack_a, left, why = _left(c.left)
+    pack_a, left, why = _left(c.left, m, k, dtype)
+    across = not direct and m is not None and m <= STRIP_ROWS and _is_in_rows(c.right) and not _is_weight(c.right)
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
         why,
-        f"right factor of {k} x {n} read in place" if direct else "right factor packed",
+        f"right factor of {k} x {n} read in place"
+        if direct
+        else "right factor packed" + " along its rows: one strip uses it" * across,
     )
-    block_m = _block(m, BLOCK_ROWS, mr)
+    depth, cols = (ACROSS_BYTES, ACROSS_COLS) if across else (DEPTH_BYTES, BLOCK_COLS_COPIED if pack_a else BLOCK_COLS)
+    block_m = _block(m, BLOCK_ROWS_COPYING if _is_in_rows(c.right) else BLOCK_ROWS, mr)
     return Schedule(
         "direct" if direct else "packed",
         mr,
         nr,
         rest,
-        _block(k, DEPTH_BYTES // dtype.itemsize, 1),
+        _block(k, depth // dtype.itemsize, 1),
         min(STRIP_ROWS, block_m),
         block_m,
-        _block(n, BLOCK_COLS_COPIED if pack_a else BLOCK_COLS, nr),
+        _block(n, cols, nr),
         pack_a,
         not direct,
         left,
         masks,
+        across,
         reasons,
     )
 
@@ -183,23 +196,33 @@ def _cycles(m: int, n: int, lanes: int, mr: int, nv: int, rest: int) -> float:
     return -(-n // (nv * lanes)) * (tall * tile(mr) + -(-left // height) * tile(height))
 
 
-def _left(f: Factor) -> tuple[bool, LeftForm, str]:
+def _left(f: Factor, m: int | None, k: int | None, dtype: DType) -> tuple[bool, LeftForm, str]:
     """Return whether to copy the left factor to a block, along what its rows are, and why.
 
-    Where it lies in even steps it is read in place, even if these are whole pages: the copy costs more.
+    Where its rows lie in even steps it is read in place, even if these are whole pages: the copy costs more.
     """
     form: LeftForm = "columns" if f.unit == "across" else "rows"
     if f.place is None or f.unit is None:
         return True, form, "left factor copied to a block"
+    if form == "columns" and (m is None or k is None or m * k * dtype.itemsize > SMALL_LEFT_BYTES):
+        return True, form, "left factor copied to a block: each step of k is another page of it"
     return False, form, "left factor read in place"
 
 
 def _is_small(f: Factor, n: int | None, k: int | None, nr: int, dtype: DType) -> bool:
     """Tell whether the right factor is best read in place: small, and not a weight with a panel to fill up."""
-    if f.place is None or f.unit != "across" or n is None or k is None:
+    if not _is_in_rows(f) or n is None or k is None:
         return False
-    is_weight = f.place.node.op in (constant_op, variable_op)
-    return n * k * dtype.itemsize <= SMALL_BYTES and not (is_weight and n % nr)
+    return n * k * dtype.itemsize <= SMALL_BYTES and not (_is_weight(f) and n % nr)
+
+
+def _is_in_rows(f: Factor) -> bool:
+    """Tell whether a right factor is in memory and its rows are contiguous."""
+    return f.place is not None and f.unit == "across"
+
+
+def _is_weight(f: Factor) -> bool:
+    return f.place is not None and f.place.node.op in (constant_op, variable_op)
 
 
 def _block(extent: int | None, most: int, step: int) -> int:

@@ -86,7 +86,19 @@ def _product(group: FusionGroup, block: int, target: Target) -> Schedule:
     in_place = whole and c.right.unit == "across" and place is not None and place.along == const_index(s.nr)
     form: Form = "direct" if in_place or (whole and s.form == "direct") else "packed"
     return Schedule(
-        form, s.mr, s.nr, s.rest, s.kc, block, block, s.nr, s.pack_a, form == "packed", s.left, s.masks, reasons=s.reasons
+        form,
+        s.mr,
+        s.nr,
+        s.rest,
+        s.kc,
+        block,
+        block,
+        s.nr,
+        s.pack_a,
+        form == "packed",
+        s.left,
+        s.masks,
+        reasons=s.reasons,
     )
 
 

@@ -16,7 +16,6 @@ from jitflow.graph import Node, name_nodes, toposort
 from jitflow.simplify import evaluate_index, free_vars
 from lowering.build import build
 from lowering.contract import build_contract, build_pack, packed_operand
-from lowering.contract_tiles import UNPACKED_ROWS
 from lowering.fuse import FusionGroup
 from lowering.interp import interpret
 from lowering.llvm import emit_module
@@ -97,7 +96,8 @@ def interpreted(kernel: Kernel, dims: Mapping[str, int], seed: int = 0) -> tuple
 
 
 def test_a_packed_product_is_blocks_of_k_strips_of_rows_and_panels_of_columns() -> None:
-    kernel = contraction(matmul("m", "n", "k"), SMALL)
+    turned = jf.placeholder("b", jf.float32, ("n", "k")).T
+    kernel = contraction(jf.placeholder("a", jf.float32, ("m", "k")) @ turned, SMALL)
     verify(kernel, stage="scalar")
     check_lines(
         show(kernel),
@@ -133,11 +133,12 @@ def test_partial_sums_stay_in_the_output_and_the_epilogue_runs_after_the_last_k_
     text = show(contraction(jf.maximum(matmul("m", 40, 12) + c, 0.0), SMALL))
     check_lines(
         text,
-        "call multiply_f32_3x4(a_block + r * 15, b + ",
+        "_copy(a_block, b + ",
+        "call multiply_f32_3x4(a_block + done * 15",
         "if p == 2:",
-        "let matmul: f32 = maximum_0[i_1, j_1]",
-        "let c_1: f32 = c[j_1]",
-        "maximum_0[i_1, j_1] = maximum",
+        "let matmul: f32 = maximum_0[i_1, j]",
+        "let c_1: f32 = c[j]",
+        "maximum_0[i_1, j] = maximum",
         absent=["c_block"],
     )
 
@@ -154,15 +155,13 @@ def test_one_k_block_needs_no_test_for_the_last() -> None:
 
 def test_whole_tiles_have_no_second_microkernel() -> None:
     kernel = contraction(matmul(6, 8, 5), SMALL)
-    assert [k.name for k in kernel.callees] == ["multiply_f32_3x4"]
+    assert [k.name for k in kernel.callees] == ["multiply_f32_3x4_copy", "multiply_f32_3x4"]
 
 
 def test_rows_of_a_batch_that_share_a_weight_are_rows_of_one_matrix() -> None:
     x, w = jf.placeholder("x", jf.float32, ("b", "s", 64)), jf.placeholder("w", jf.float32, (64, 128))
     kernel = contraction(x @ w)
-    check_lines(
-        show(kernel), "let m_blocks: index = (b * s + 1055) // 1056", "parallel t in m_blocks:", absent=["batch"]
-    )
+    check_lines(show(kernel), "let m_blocks: index = (b * s + 143) // 144", "parallel t in m_blocks:", absent=["batch"])
 
 
 @pytest.mark.parametrize("schedule", [SMALL, IN_PLACE, VECTOR, DOTS], ids=lambda s: s.form)
@@ -269,12 +268,33 @@ def test_a_column_is_computed_as_a_row() -> None:
     np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"])
 
 
-@pytest.mark.parametrize("rows", [1, UNPACKED_ROWS, UNPACKED_ROWS + 1])
-def test_few_rows_that_only_a_run_knows_read_the_right_factor_in_place(rows: int) -> None:
-    kernel = contraction(matmul("m", 9, 6), Schedule("packed", 3, 4, 2, 5, 6, 12, 8, pack_b=True))
-    check_lines(show(kernel), f"select(m <= {UNPACKED_ROWS}, whole, 0)")
-    arrays, got = interpreted(kernel, {"m": rows})
-    np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"])
+COPYING = Schedule("packed", mr=3, nr=4, rest=2, kc=5, mc=6, block_m=12, block_n=8, pack_b=True)
+
+
+def test_the_first_tile_of_a_block_packs_the_right_factor_as_it_multiplies() -> None:
+    kernel = contraction(matmul("m", "n", "k"), COPYING)
+    check_lines(
+        show(kernel),
+        "let in_place: index = select(rows <= 3, whole, 0)",
+        "if done > 0:",
+        "call multiply_f32_3x4_copy(a",
+        "serial r in tall - done:",
+        absent=["a_block"],
+    )
+    for m, n, k in EDGES:
+        arrays, got = interpreted(kernel, {"m": m, "n": n, "k": k})
+        np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"], err_msg=f"{m} x {n} x {k}")
+
+
+@pytest.mark.parametrize("m", [1, 3, 4, 12, 15, 16, 23])
+def test_blocks_of_a_literal_height_are_known_to_be_low_or_high(m: int) -> None:
+    """Rows 13 to 15 make a second block that is no higher than a tile: this one reads the right factor in place."""
+    kernel = contraction(matmul(m, "n", "k"), COPYING)
+    assert ("_copy(" in show(kernel)) == (m > 3)
+    assert ("let in_place" in show(kernel)) == (m == 15)
+    for n, k in itertools.product((1, 4, 9), (0, 1, 11)):
+        arrays, got = interpreted(kernel, {"n": n, "k": k})
+        np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"], err_msg=f"{m} x {n} x {k}")
 
 
 # ---- the right factor packed ahead

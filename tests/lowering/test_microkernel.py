@@ -22,7 +22,9 @@ from lowering.verify import verify
 Array = np.ndarray[Any, Any]
 
 
-def run(left: LeftForm, masks: bool, rows: int, cols: int, depth: int, first: int) -> tuple[Array, Array]:
+def run(
+    left: LeftForm, masks: bool, rows: int, cols: int, depth: int, first: int, copies: bool = False
+) -> tuple[Array, Array]:
     """Run a 3 x 4 tile on a corner of larger matrices; return the sums after it, and as they should be."""
     rng = np.random.default_rng(rows * 100 + cols * 10 + depth)
     a = rng.integers(-4, 5, (rows, depth)).astype(np.float32)
@@ -30,11 +32,14 @@ def run(left: LeftForm, masks: bool, rows: int, cols: int, depth: int, first: in
     c = rng.integers(-4, 5, (rows, 7)).astype(np.float32)
     want = c.copy()
     want[:, :cols] = a @ b[:, :cols] + (c[:, :cols] if first else 0)
-    kernel = microkernel(jf.float32, 3, 4, left=left, masks=masks)
+    kernel = microkernel(jf.float32, 3, 4, left=left, masks=masks, copies=copies)
     verify(kernel, stage="scalar")
     given = np.ascontiguousarray(a if left == "rows" else a.T)
     dims = {"rows": rows, "cols": cols, "depth": depth, "lda": given.shape[1], "ldb": 6, "ldc": 7, "first": first}
-    interpret(kernel, [given, b, c], dims)
+    panel = np.full((depth, 4), 77, np.float32)
+    interpret(kernel, [given, b, c, panel] if copies else [given, b, c], {**dims, "ahead": 48})
+    if copies:
+        np.testing.assert_array_equal(panel, b[:, :4])
     return c, want
 
 
@@ -44,6 +49,13 @@ def test_a_tile_adds_to_the_part_of_the_sums_that_is_there(left: LeftForm, masks
     for rows, cols, depth, first in itertools.product((1, 2, 3), (1, 3, 4), (0, 1, 5), (0, 1)):
         got, want = run(left, masks, rows, cols, depth, first)
         np.testing.assert_array_equal(got, want, err_msg=f"{rows} x {cols} x {depth}, first {first}")
+
+
+@pytest.mark.parametrize("left", ["rows", "columns"])
+def test_a_whole_tile_may_copy_the_rows_it_reads_to_a_panel(left: LeftForm) -> None:
+    for depth, first in itertools.product((0, 1, 5), (0, 1)):
+        got, want = run(left, True, 3, 4, depth, first, copies=True)
+        np.testing.assert_array_equal(got, want)
 
 
 def test_one_request_is_one_kernel() -> None:

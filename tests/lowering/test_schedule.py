@@ -9,7 +9,19 @@ import pytest
 
 import jitflow as jf
 from jitflow.dtypes import DType
-from lowering.schedule import BLOCK_ROWS, DEPTH_BYTES, FEW_ROWS, SMALL_BYTES, Schedule, choose_contraction
+from lowering.schedule import (
+    ACROSS_BYTES,
+    ACROSS_COLS,
+    BLOCK_ROWS,
+    BLOCK_ROWS_COPYING,
+    DEPTH_BYTES,
+    FEW_ROWS,
+    SMALL_BYTES,
+    SMALL_LEFT_BYTES,
+    STRIP_ROWS,
+    Schedule,
+    choose_contraction,
+)
 from lowering.target import from_name
 from tests.support.lowered import groups_of
 
@@ -79,11 +91,21 @@ def test_blocks_are_equal_and_made_of_whole_tiles() -> None:
     s = choose(matmul(1000, 1000, 1000))
     assert s.block_m % s.mr == 0
     assert s.block_n % s.nr == 0
-    assert s.block_m <= BLOCK_ROWS
-    assert s.block_m == 1002
+    assert s.block_m == BLOCK_ROWS_COPYING
     assert s.block_n == 128
     a, b = jf.placeholder("a", jf.float32, (1000, 1000)), jf.placeholder("b", jf.float32, (1000, 1000))
     assert choose(jf.maximum(a, 0.0) @ b).block_n == 256
+    assert choose(a @ b.T).block_m == 1002 <= BLOCK_ROWS
+
+
+def test_one_strip_of_rows_walks_across_a_matrix_in_memory() -> None:
+    s = choose(matmul(32, 3072, 768))
+    assert (s.across, s.kc * 4, s.block_n) == (True, ACROSS_BYTES, ACROSS_COLS)
+    assert not choose(matmul(STRIP_ROWS + 1, 3072, 768)).across
+    assert not choose(matmul("m", 3072, 768)).across
+    x = jf.placeholder("x", jf.float32, (32, 768))
+    assert not choose(x @ jf.placeholder("w", jf.float32, (3072, 768)).T).across
+    assert not choose(x @ jf.constant(np.ones((768, 3072), np.float32))).across
 
 
 def test_a_right_factor_that_stays_in_the_first_cache_is_read_in_place() -> None:
@@ -115,14 +137,18 @@ def test_few_rows_read_the_matrix_once_in_the_order_of_its_memory() -> None:
     assert choose(x @ w.T).form == "dots"
 
 
-def test_a_left_factor_is_copied_only_if_it_is_computed() -> None:
+def test_a_left_factor_is_copied_if_it_is_computed_or_has_many_contiguous_columns() -> None:
     a, b = jf.placeholder("a", jf.float32, ("m", 300)), jf.placeholder("b", jf.float32, (300, 600))
     c = jf.placeholder("c", jf.float32, (300, "m"))
     assert not choose(a @ b).pack_a
     assert choose(jf.maximum(a, 0.0) @ b).pack_a
     assert not choose(matmul("m", 4096, 1024)).pack_a
     turned = choose(c.T @ b)
-    assert (turned.pack_a, turned.left) == (False, "columns")
+    assert (turned.pack_a, turned.left) == (True, "columns")
+    side = int((SMALL_LEFT_BYTES // 4) ** 0.5)
+    for rows, copied in ((side, False), (side + 1, True)):
+        turned = choose(jf.placeholder("c", jf.float32, (side, rows)).T @ jf.placeholder("b", jf.float32, (side, 600)))
+        assert (turned.pack_a, turned.left) == (copied, "columns")
 
 
 @pytest.mark.parametrize("fetch", [matmul("m", "n", "k", jf.int32), matmul(0, 8, 8), matmul(8, 0, 8)])
@@ -141,7 +167,7 @@ def test_edges_are_masked_where_the_target_can() -> None:
 def test_the_reasons_are_in_the_text_and_the_choice_is_repeatable() -> None:
     s = choose(matmul("m", 512, 512))
     assert str(s) == (
-        "packed 6x64+2 kc 512 mc 48 block 1056x128; 6 rows of 4 vectors in 32 registers; "
+        "packed 6x64+2 kc 512 mc 48 block 144x128; 6 rows of 4 vectors in 32 registers; "
         "left factor read in place; right factor packed"
     )
     assert choose(matmul("m", 512, 512)) == s
