@@ -9,10 +9,10 @@ taken when it is found. Texts never come from there: who asks for one has the gr
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jitflow.compile_log import STAGES, CompileLog
 from jitflow.config import Config, use
@@ -91,34 +91,28 @@ class Compilation:
         names = self._names_of(replaced, unique, inputs)
         fed = set(self.feeds)
         original = [n for n in self._order if n not in fed]
-        program = self._lower(unique, inputs, find_static(unique, inputs), original, names)
         is_gpu = self._target.is_gpu
+        make = lower_gpu if is_gpu else lower
+        static = find_static(unique, inputs)
+        program = make(unique, inputs, static, original, names, self._target, **self._options)
         log.stages([s for s in STAGES[1:] if has_stage(s, is_gpu)], program.text)
         number = {node: k for k, node in enumerate(unique)}
         return Lowered(program, tuple(number[w] for w in wanted))
 
-    def _lower(
-        self,
-        fetches: Sequence[Node],
-        inputs: Sequence[Node],
-        static: Collection[Node],
-        original: Sequence[Node],
-        names: Mapping[Node, str],
-    ) -> Program | GpuProgram:
-        make = lower_gpu if self._target.is_gpu else lower
-        return make(
-            fetches,
-            inputs,
-            static,
-            original,
-            names,
-            self._target,
-            fused=self._config.fuse,
-            gap=GAP if self._config.debug_guard else 0,
-            observer=self._log.loop_pass,
-            check=self._config.verify,
-            clock=self._log.clock,
-        )
+    def lower_init(self, nodes: Sequence[Node], names: Mapping[Node, str]) -> Program:
+        """Return the program that computes `nodes`, which depend on constants alone."""
+        return lower(nodes, [], [], [], names, self._target, entry=False, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What all lowerings of this session have in common."""
+        return {
+            "fused": self._config.fuse,
+            "gap": GAP if self._config.debug_guard else 0,
+            "observer": self._log.loop_pass,
+            "check": self._config.verify,
+            "clock": self._log.clock,
+        }
 
     def _names_of(self, replaced: Replaced, fetches: Sequence[Node], inputs: Sequence[Node]) -> dict[Node, str]:
         """Return names for the rewritten nodes: those of the nodes they stand for, others counted on."""
@@ -207,8 +201,7 @@ class _Recipe:
             else:
                 computed.append(node)
         if computed:
-            init = self._of._lower(computed, [], [], [], program.names)
-            assert isinstance(init, Program)
+            init = self._of.lower_init(computed, program.names)
             shapes = [tuple(evaluate_index(d, {}) for d in n.shape) for n in init.plan.outputs]
             made = self._add(init, self.consts(init), [Kept(s) for s in shapes])
             where.update(zip(init.plan.outputs, made, strict=True))

@@ -60,8 +60,8 @@ from lowering.text import show
 from lowering.trace import literal_of
 from runtime.abi import ArraySpec, OutputSpec, ProgramSignature, Slot
 
-#: Called with the name of a compile step, what it is about, and the seconds it took.
-Clock = Callable[[str, str, float], None]
+#: Called with the name of a compile step, what it is about, the seconds it took, and the step it is a part of, if any.
+Clock = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,10 @@ class Built:
 
 @dataclass(eq=False)
 class Program:
-    """A lowered fetch set; see the module docstring. `names` says how nodes are called in the texts."""
+    """A lowered fetch set; see the module docstring. `names` says how nodes are called in the texts.
+
+    `has_entry` tells whether the code has a function that Python calls directly.
+    """
 
     plan: Plan
     groups: tuple[FusionGroup, ...]
@@ -85,6 +88,7 @@ class Program:
     target: Target
     clock: Clock
     frame: Frame
+    has_entry: bool = True
     _texts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -99,7 +103,7 @@ class Program:
                 emit_run(self.plan, self.signature.run, x86=x86),
                 emit_watched(self.signature, x86=x86),
             ]
-            if can_emit(self.signature):
+            if self.has_entry and can_emit(self.signature):
                 extra.append(emit_entry(self.signature))
             text = emit_module([b.final for b in self.kernels], self.target, extra="\n".join(extra))
             self._texts["llvm"] = text
@@ -109,7 +113,7 @@ class Program:
     def object_code(self) -> bytes:
         """Return the program's object file, compiling it unless this process has compiled the same text before."""
         start = time.perf_counter()
-        code = _compile_once(self.llvm, self.target)
+        code = _compile_once(self.llvm, self.target, self.clock)
         self.clock("llvm", "", time.perf_counter() - start)
         return code
 
@@ -191,7 +195,7 @@ def _renew_lock() -> None:
 after_fork_in_child(_renew_lock)
 
 
-def _compile_once(text: str, target: Target) -> bytes:
+def _compile_once(text: str, target: Target, clock: Clock) -> bytes:
     # Comments, which name the user's lines, do not change the code.
     code_only = _COMMENT.sub("", text)
     key = hashlib.sha256(f"{target.fingerprint}\0{code_only}".encode()).hexdigest()
@@ -200,7 +204,7 @@ def _compile_once(text: str, target: Target) -> bytes:
         if found is not None:
             _OBJECTS.move_to_end(key)
             return found
-    code = cpu.compile_object(text, target)
+    code = cpu.compile_object(text, target, clock=lambda step, seconds: clock(step, "", seconds, "llvm"))
     with _LOCK:
         _OBJECTS[key] = code
         while len(_OBJECTS) > _OBJECTS_LIMIT:
@@ -270,13 +274,15 @@ def lower(
     gap: int = 0,
     observer: Any = None,
     check: bool = False,
-    clock: Clock = lambda step, what, seconds: None,
+    clock: Clock = lambda *_: None,
+    entry: bool = True,
 ) -> Program:
     """Return the program that computes `fetches` from arrays for `inputs`, which come in this order.
 
     `static` are nodes whose values are known when the session starts; they are read from memory like constants.
     `original` are the nodes of the graph before rewriting, whose guards must hold; `names` calls nodes in texts.
-    `gap` are bytes to leave unused after each array of the arena, for debugging.
+    `gap` are bytes to leave unused after each array of the arena, for debugging. A program that only sessions run needs
+    no `entry` for Python.
     Expects primitive operators only. Raises GraphError if the inputs do not determine a dim.
     """
     frame = prepare(fetches, inputs, static, original, fused=fused, gap=gap, clock=clock, target=target)
@@ -334,7 +340,7 @@ def lower(
     built = tuple(
         _built(*pair, sharing[key] if pair is made[-1] else (), names) for key, made in kernels.items() for pair in made
     )
-    return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame)
+    return Program(plan, groups, built, names, _signature(plan, names), target, clock, frame, entry)
 
 
 def _launches(
@@ -413,7 +419,7 @@ def pack_program(packed: Sequence[Packed], names: Mapping[Node, str], target: Ta
     plan = Plan((), tuple(sources), tuple(results), (), (), (), (), tuple(steps), (), zero, (), ())
     built = tuple(Built(p.kernel, p.kernel, ()) for p in packed)
     frame = Frame((), tuple(sources), (), (), (), (), {}, ())
-    return Program(plan, (), built, called, _signature(plan, called), target, clock, frame)
+    return Program(plan, (), built, called, _signature(plan, called), target, clock, frame, has_entry=False)
 
 
 def _built(kernel: Kernel, final: Kernel, groups: Sequence[FusionGroup], names: Mapping[Node, str]) -> Built:

@@ -134,16 +134,16 @@ def read_symbols(code: bytes) -> tuple[set[str], set[str]]:
 
 # A child forked while another thread is inside LLVM would inherit llvmlite's lock taken for ever, and would hang in
 # its first compilation. Holding the locks across the fork means that nobody is inside at that moment.
-_llvm_lock = llvm.ffi.lib._lock
+LLVM_LOCK = llvm.ffi.lib._lock
 
 
 def _before_fork() -> None:
     _linking.acquire()
-    _llvm_lock.__enter__()
+    LLVM_LOCK.__enter__()
 
 
 def _after_fork() -> None:
-    _llvm_lock.__exit__()
+    LLVM_LOCK.__exit__()
     _linking.release()
 
 
