@@ -18,6 +18,7 @@ from jitflow.graph import Node
 from jitflow.record import record
 from jitflow.simplify import free_vars, is_nonnegative, same_index, simplify_index, split_linear
 from jitflow.types import Dim, dim_of, dim_text, element_count, mul_dims, shape_text
+from lowering.llvm import parallel_extent
 from lowering.loop_ir import Kernel
 
 
@@ -226,13 +227,20 @@ def show_plan(plan: Plan, names: Mapping[Node, str]) -> str:
         match step:
             case Launch(kernel, places, _, status, chunk):
                 at = "" if status is None else f", status {status}"
-                cut = "" if chunk is None else f" in chunks of {dim_text(dim_of(chunk))}"
+                cut = "" if chunk is None else f" over {show_shared(kernel, chunk)}"
                 lines.append(f"    launch {kernel.name}({', '.join(map(repr, places))}{at}){cut}")
             case Copy(source, target, nbytes):
                 lines.append(f"    copy {source!r} to {target!r}, {dim_text(dim_of(nbytes))} bytes")
             case Check(first, last):
                 lines.append(f"    check status {first}..{last - 1}")
     return "\n".join(lines) + "\n"
+
+
+def show_shared(kernel: Kernel, chunk: Expr) -> str:
+    """Return which iterations of `kernel` workers may share, as text."""
+    extent = parallel_extent(kernel)
+    assert extent is not None
+    return f"{dim_text(dim_of(extent))} in chunks of at most {dim_text(dim_of(chunk))}"
 
 
 def _axis_of(size: Expr, inputs: Sequence[Node]) -> str:

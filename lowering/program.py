@@ -49,6 +49,7 @@ from lowering.plan import (
     guards_of,
     nbytes_of,
     show_plan,
+    show_shared,
 )
 from lowering.plan_llvm import emit_measure, emit_run, shares_work
 from lowering.report import show_report
@@ -157,6 +158,11 @@ class Program:
     def report(self, workers: int) -> str:
         """Return a table of kernels with their work, and the buffers of a run by at most so many `workers`."""
         frame = self.frame
+        shared = {
+            s.kernel.name: show_shared(s.kernel, s.chunk)
+            for s in self.plan.steps
+            if isinstance(s, Launch) and s.chunk is not None
+        }
         return show_report(
             frame.groups,
             self.kernel_of,
@@ -166,6 +172,7 @@ class Program:
             self.names,
             frame.consts,
             workers if self.signature.shares else 1,
+            shared,
         )
 
     def kernel_of(self, group: FusionGroup) -> str:

@@ -41,8 +41,12 @@ def show_report(
     names: Mapping[Node, str],
     constants: Collection[Node],
     workers: int,
+    shared: Mapping[str, str],
 ) -> str:
-    """Return the report of a program of `groups`, whose results lie at `places`, run by so many `workers`."""
+    """Return the report of a program of `groups`, whose results lie at `places`, run by so many `workers`.
+
+    `shared` says of kernels by name what workers share of them.
+    """
     runs: dict[str, list[FusionGroup]] = {}
     for group in groups:
         runs.setdefault(kernel_of(group), []).append(group)
@@ -63,6 +67,9 @@ def show_report(
     for row in rows:
         cells_ = (row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)))
         lines.append("  " + "  ".join(cells_))
+    if workers > 1:
+        lines.append(f"shared by at most {workers} threads:")
+        lines += [f"  {kernel} over {what}" for kernel, what in shared.items()]
     lines.append("buffers:")
     kept: dict[int, list[str]] = {}
     for node, place in places.items():

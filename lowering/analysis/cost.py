@@ -153,6 +153,8 @@ class Costs:
                 return self._binary(op, x, y)
             case Select(_, a, _):
                 return self._estimate(a)
+            case Call("lead"):
+                return _Extent(const_index(0))  # less than a vector
             case _:
                 return self._unknown
 
@@ -197,6 +199,8 @@ class Costs:
                 return simplify_index(make(a, b) if make else Binary(op, a, b))
             case Select(_, a, _):
                 return self._at_first(a)
+            case Call("lead"):
+                return const_index(0)
             case _:
                 return self._unknown.value
 

@@ -75,7 +75,8 @@ class GpuProgram:
             return self.built[group_key(group)].final[0].name
 
         zero = const_index(0)
-        return show_report(frame.groups, kernel_of, frame.places, frame.cells, zero, self.names, frame.consts, workers)
+        where = (frame.places, frame.cells, zero)
+        return show_report(frame.groups, kernel_of, *where, self.names, frame.consts, workers, {})
 
     def _plan(self) -> str:
         lines = ["plan:"]

@@ -291,12 +291,14 @@ def plan_of(make: Callable[[jf.Tensor], jf.Tensor], *shape: int | str) -> str:
 
 def test_the_plan_cuts_long_launches_into_chunks_and_leaves_small_ones_alone() -> None:
     assert plan_of(lambda x: x + 1.0, 10_000) == "launch k0_add(input[0], output[0])"
-    cut = re.fullmatch(r"launch k0_add\(.*\) in chunks of (\d+)", plan_of(lambda x: x + 1.0, 4096 * 100_000))
+    cut = re.fullmatch(
+        r"launch k0_add\(.*\) over 100000 in chunks of at most (\d+)", plan_of(lambda x: x + 1.0, 4096 * 100_000)
+    )
     # At one to three nanoseconds for each vector of a tile of 4096, whatever its width.
     assert cut is not None
     assert 200_000 // (4096 // 4 * 3) <= int(cut[1]) <= 200_000 // (4096 // 16 * 1)
     assert plan_of(lambda x: jf.sum(x, axis=1), 8, 64) == "launch k0_reduce_sum(input[0], output[0])"
-    assert " in chunks of max(1, 200000000//(" in plan_of(lambda x: jf.sum(x, axis=1), "n", "m")
+    assert " over n in chunks of at most max(1, 200000000//(" in plan_of(lambda x: jf.sum(x, axis=1), "n", "m")
 
 
 def test_small_programs_do_not_poll() -> None:

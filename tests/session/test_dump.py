@@ -225,6 +225,19 @@ def test_the_report_tells_kernels_work_buffers_memory_and_times(net: Net) -> Non
         assert re.search(rf"^ +{step} +\d+\.\d+ ms$", text, re.MULTILINE), step
 
 
+def test_the_report_tells_what_threads_share() -> None:
+    x = jf.placeholder("x", jf.float32, ("n", 1000))
+    y = jf.softmax(x, axis=-1)
+    for workers in (1, 3):
+        with jf.Session(y, threads=workers) as session:
+            text = session.report()
+        shared = re.search(
+            r"shared by at most 3 threads:\n  k0_softmax over .* in chunks of at most .*\nbuffers:", text
+        )
+        assert (shared is not None) == (workers == 3)
+        assert ("shared by" in text) == (workers == 3)
+
+
 def test_a_report_of_literal_sizes_has_numbers() -> None:
     x = jf.placeholder("x", jf.float32, (8, 4))
     with jf.Session(jf.sum(jf.exp(x))) as session:
