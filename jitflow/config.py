@@ -53,8 +53,8 @@ class Config:
     target_cpu : str or None
         CPU to compile for, such as ``x86-64-v3``; None is this machine's.
     threads : int or None
-        The most workers of a session that does not say itself; None is the number of cores. There is no worker pool
-        yet, so it changes nothing so far; results will not depend on it.
+        The most threads that share a loop in sessions that do not say themselves, the caller's among them; None is the
+        number of processors that the process may use. Results do not depend on it.
     debug_poison : bool
         Fill scratch memory with NaN before each run, so that reading what was not written shows.
     debug_guard : bool
