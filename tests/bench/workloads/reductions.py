@@ -26,7 +26,8 @@ def _reduction(name: str, shape: tuple[int, ...], axis: int | None) -> Workload:
         body=body,
         # Not around zero, where a sum would be nothing but its rounding errors.
         inputs=lambda: (random(*shape) + np.float32(1),),
-        tolerance=0.0 if name in ("max", "argmax") else 2e-5,
+        # Wide enough for whoever adds a million numbers one after the other.
+        tolerance=0.0 if name in ("max", "argmax") else 3e-4,
         options={"axis": axis, "function": name},
     )
 
