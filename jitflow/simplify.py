@@ -15,6 +15,7 @@ Dividing by a symbolic extent n assumes n > 0, which holds wherever the quotient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -428,21 +429,56 @@ def _divide(op: str, p: Poly, q: Poly, extents: _Scope) -> Poly:
                     rest[m] = k
             if _in_range(rest, q, extents):
                 return quotient if op == "floordiv" else rest
-    if op == "mod":
-        return {(Binary("mod", _from_poly(rest), _from_poly(q)),): 1} if rest else {}
     if not rest:
-        return quotient
+        return {} if op == "mod" else quotient
     inner = _from_poly(rest)
+    # (a // b) // q is a // (b*q), and so (a // b) % q is a // b where that is 0.
     if (
-        b is not None
-        and b > 0
-        and isinstance(inner, Binary)
+        isinstance(inner, Binary)
         and inner.op == "floordiv"
-        and isinstance(inner.b, Const)
-        and inner.b.value > 0
+        and _is_positive(q)
+        and _is_positive(_poly(inner.b, extents))
     ):
-        return _add(quotient, _divide("floordiv", _poly(inner.a, extents), {(): b * int(inner.b.value)}, extents))
+        outer = _divide("floordiv", _poly(inner.a, extents), _multiply(_poly(inner.b, extents), q), extents)
+        if op == "floordiv":
+            return _add(quotient, outer)
+        if not outer:
+            return rest
+    if op == "mod":
+        return {(Binary("mod", inner, _from_poly(q)),): 1}
+    less = _cancelled(rest, q, extents)
+    if less is not None:
+        return _add(quotient, _divide("floordiv", *less, extents))
     return _merge_pairs(_add(quotient, {(Binary("floordiv", inner, _from_poly(q)),): 1}))
+
+
+def _is_positive(p: Poly) -> bool:
+    """Tell whether `p` is one term that is positive wherever it divides: its literal is, and dims are not negative."""
+    return len(p) == 1 and all(c > 0 and all(is_nonnegative(a) for a in m) for m, c in p.items())
+
+
+def _cancelled(p: Poly, q: Poly, extents: _Scope) -> tuple[Poly, Poly] | None:
+    """Return a and m of ``p = g*a + r`` and ``q = g*m`` where 0 <= r < g is proven: ``p // q`` is ``a // m``."""
+    if len(p) < 2 or not _is_positive(q):
+        return None
+    ((divisor, c),) = q.items()
+    for m, k in p.items():
+        common = tuple(a for n, a in enumerate(divisor) if divisor[: n + 1].count(a) <= m.count(a))
+        g = math.gcd(k, c)
+        if not m or (not common and g == 1):
+            continue
+        parts: tuple[Poly, Poly] = {}, {}
+        for n, factor in p.items():
+            left = _without(n, common)
+            if left is not None and factor % g == 0:
+                parts[0][left] = factor // g
+            else:
+                parts[1][n] = factor
+        rest = _without(divisor, common)
+        assert rest is not None
+        if parts[1] and _in_range(parts[1], {common: g}, extents):
+            return parts[0], {rest: c // g}
+    return None
 
 
 def _without(m: Monomial, part: Monomial) -> Monomial | None:

@@ -14,6 +14,7 @@ from jitflow.graph import Node
 from lowering.contract_nest import contraction
 from lowering.contract_pack import PackedOperand, build_pack, packed_operand
 from lowering.contract_rows import Dots, Vector
+from lowering.contract_taps import Taps
 from lowering.contract_tiles import Tiles
 from lowering.fuse import FusionGroup
 from lowering.loop_ir import Body, Kernel
@@ -49,6 +50,8 @@ def build_contract(
             body = Vector(group, c, signature, schedule).body()
         case "dots":
             body = Dots(group, c, signature, schedule).body()
+        case "taps":
+            body = Taps(group, c, signature, schedule).body()
         case _:
             raise CompilerBug(f"form {schedule.form!r} is built by lowering.build")
     k = make_kernel(name, signature, body, (*notes_of(group, names), str(schedule)))

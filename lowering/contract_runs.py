@@ -59,10 +59,11 @@ def pack_runs(nest: Nest, at: Mapping[Var, Expr], j: Expr, cols: Expr, k0: Expr,
     return (*out, *_clear(nest, cols, depth, block))
 
 
-def nested(nest: Nest, k0: Expr, depth: Expr, make: Callable[[Expr, Expr], Body]) -> Body:
+def nested(nest: Nest, k0: Expr, depth: Expr, make: Callable[[Expr, Expr], Body], *, unrolled: int = 0) -> Body:
     """Return a loop for each of the axes that k walks, with ``make(k0 + kk, kk)`` inside for every kk below `depth`.
 
-    Both `k0` and `depth` are multiples of what the outermost axis takes in one step.
+    Both `k0` and `depth` are multiples of what the outermost axis takes in one step. The inner loops are written out if
+    all of them together have no more than `unrolled` steps.
     """
     steps = (*nest.c.right.steps, 1)
     out: list[Stmt] = []
@@ -79,7 +80,10 @@ def nested(nest: Nest, k0: Expr, depth: Expr, make: Callable[[Expr, Expr], Body]
                 nest.extents[v] = known
             return level(n + 1, kk + v * steps[n])
 
-        return loop("k", simplify_index(depth // steps[0]) if n == 0 else known, inside)
+        count = simplify_index(depth // steps[0]) if n == 0 else known
+        # What is left of k from here on, and the outermost loop runs once if it is all.
+        rest = steps[n - 1] if n else steps[0] * int(count.value) if isinstance(count, Const) else unrolled + 1
+        return loop("k", count, inside, "unrolled" if rest <= unrolled else "serial")
 
     return (*out, *level(0, const_index(0)))
 

@@ -24,11 +24,12 @@ from lowering.analysis.contraction import Contraction, Factor, contraction_of
 from lowering.fuse import FusionGroup
 from lowering.microkernel import LeftForm
 from lowering.target import Target
+from lowering.text import show
 
 #: ``packed``: register tiles on panels of the right factor; ``direct``: the same on the right factor as it lies;
 #: ``vector``: few rows times a matrix read once, row by row; ``dots``: few rows times a matrix whose columns are
-#: contiguous; ``strips``: one chain per element (`lowering.build`), for everything else.
-Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "strips"]
+#: contiguous; ``taps``: few rows times windows; ``strips``: one chain per element (`lowering.build`), for all else.
+Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "taps", "strips"]
 
 #: Bytes of k that one tile sums up before it writes its sums: 1024 steps of f32. More of them mean fewer readings of
 #: partial sums, whose latency nothing hides (at 1024^3, 384 steps are 9% slower); a panel of 256 KB and a strip of the
@@ -110,7 +111,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     if m == 0 or n == 0:
         return _strips("no elements")
     if m is not None and m <= FEW_ROWS:
-        return _few_rows(c, m)
+        return _few_rows(c, m, target.lanes(dtype))
     lanes = target.lanes(dtype)
     masks = target.can_mask(dtype)
     mr, nv, rest = _tile(m, n, lanes, target)
@@ -153,8 +154,11 @@ def _literal(e: Expr) -> int | None:
     return int(e.value) if isinstance(e, Const) else None
 
 
-def _few_rows(c: Contraction, m: int) -> Schedule:
+def _few_rows(c: Contraction, m: int, lanes: int) -> Schedule:
     rows = "one row" if m == 1 else f"{m} rows"
+    if c.right.run is not None:
+        why = f"{rows} times columns that are read in runs of {show(c.right.run)}"
+        return Schedule("taps", mr=m, nr=lanes, reasons=(why,))
     if c.right.unit == "along":
         return Schedule("dots", mr=m, reasons=(f"{rows}, and a matrix whose columns are contiguous",))
     return Schedule("vector", mr=m, reasons=(f"{rows}: the matrix is read once",))

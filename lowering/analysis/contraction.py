@@ -140,10 +140,9 @@ def _factor(
     renamed = dict(zip((a.var for a in axes), parts, strict=True))
     leaves = set(group.leaves)
     walks = []
-    subscripts: list[Expr] = []
-    for node, at in _reads(demands, leaves):
-        index = tuple(simplify_index(substitute_all(i, renamed), extents) for i in at)
-        subscripts += index
+    reads = [(n, tuple(substitute_all(i, renamed) for i in at)) for n, at in _reads(demands, leaves)]
+    subscripts = [simplify_index(i, extents) for _, at in reads for i in at]
+    for node, index in reads:
         flat = flat_index(index, node.shape, extents)
         walks.append((node, flat, _step(flat, merged, extents), _step(flat, k, extents)))
     place = None
@@ -161,7 +160,17 @@ def _factor(
         return Factor(expr, demands, place, unit)
     divisors = _divisors(subscripts, merged.var)
     run = next((d for d in divisors if all(_divides(d, e) for e in divisors)), None)
+    if run is not None and const_index(1) in [_step_in_run(at, node, merged, run, extents) for node, at in reads]:
+        unit = "across"
     return Factor(expr, demands, place, unit, run, _steps(_divisors(subscripts, k.var)))
+
+
+def _step_in_run(at: Subscripts, node: Node, axis: Axis, run: Expr, extents: Extents) -> Expr | None:
+    """Return by how much the element of `node` at `at` moves from one point of a run along `axis` to the next."""
+    number, place = Var("run", INDEX, 0), Var("place", INDEX, 0)
+    inside = {**extents, place: run, number: simplify_index(axis.extent // run)}
+    index = tuple(simplify_index(substitute_all(i, {axis.var: number * run + place}), inside) for i in at)
+    return _step(flat_index(index, node.shape, inside), Axis(place, run), inside)
 
 
 def _step(flat: Expr, axis: Axis, extents: Extents) -> Expr | None:

@@ -43,6 +43,12 @@ def text(e: Expr) -> str:
         (i * 192 + k // 3 * 3 + k % 3, "i*192 + k"),
         ((n + 70) // 64, "(n + 6)//64 + 1"),
         (k // 4 // 8, "k//32"),
+        (k // n // 3, "k//(n*3)"),
+        (k // n // m, "k//(m*n)"),
+        ((i * m + k) // m // n, "0"),
+        ((i * 64 + j) // 192, "i//3"),
+        ((i * m + k) // (m * n), "0"),
+        ((n * m + k) // (m * 7), "n//7"),
         (n * m - m * n, "0"),
         (n * 2 + n, "n*3"),
         (minimum(n, n + 1), "n"),
@@ -58,6 +64,9 @@ def test_an_index_expression_has_one_canonical_form(expr: Expr, expected: str) -
 
 def test_a_quotient_that_is_not_proven_stays() -> None:
     assert text((i * m + k) // 64) == "(i*m + k)//64"
+    assert text((i * 32 + j) // 96) == "(i*32 + j)//96"
+    assert text((i * m - k) // (m * 3)) == "(i*m - k)//(m*3)"
+    assert text(i // (n - m) // 2) == "i//(n - m)//2"
     assert text((i * 63 + j) // 64) == "(i*63 + j)//64"
     assert text(n * 4 // 3) == "n*4//3"
 

@@ -115,6 +115,32 @@ def test_a_convolution_bias_and_relu_are_one_kernel_that_copies_windows_in_runs(
     assert not any("%" in line or "//" in line for line in loads)
 
 
+@pytest.mark.parametrize(
+    ("image", "weights", "options"),
+    [
+        ((2, 5, 9, 33), (5, 1, 3, 3), {"padding": 1, "groups": 5}),  # whole vectors and a rest
+        ((1, 3, 8, 45), (6, 1, 2, 3), {"stride": (1, 2), "groups": 3}),  # two rows each, every other place
+        ((1, 2, 5, 40), (2, 1, 9, 9), {"padding": 4, "groups": 2}),  # more elements than are written out
+        ((2, 7, 6, 20), (3, 7, 3, 3), {"padding": 1, "dilation": 2, "stride": 1}),  # few channels out of many
+        ((1, 1, 1, 300), (1, 1, 1, 3), {}),
+    ],
+)
+def test_windows_of_few_rows_are_read_where_they_are(image: Any, weights: Any, options: Any) -> None:
+    named = jf.placeholder("x", jf.float32, image)
+    free = jf.placeholder("y", jf.float32, ("n", image[1], "h", "w"))
+    x, w = array(*image).astype(np.float32), array(*weights).astype(np.float32)
+    ys = [jf.relu(nn.conv(t, w, **options) + 1.0) for t in (named, free)]
+    session = jf.Session(ys)
+    assert "taps; " in session.dump("loops")
+    feeds = {named: x, free: x}
+    got, same = session.run(ys, feeds)
+    np.testing.assert_array_equal(got, same)
+    expected = np.maximum(jf.interpret(nn.conv(jf.constant(x), w, **options), {}) + 1.0, 0.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    with jf.config.override(fuse=False):
+        np.testing.assert_array_equal(jf.Session(ys).run(ys, feeds)[0], got)
+
+
 def test_gpu_kernels_compute_windows_pools_and_attention() -> None:
     x, q = array(1, 4, 5, 7).astype(np.float32), array(2, 5, 4).astype(np.float32)
     w = array(6, 2, 3, 3).astype(np.float32)
