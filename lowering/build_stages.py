@@ -25,13 +25,13 @@ from lowering.contract_nest import ceil_div, contraction, divides, part_of
 from lowering.contract_pack import PackedOperand, packed_operand
 from lowering.contract_tiles import Block, Matrix, Right, Tiles
 from lowering.fuse import Axis, FusionGroup
-from lowering.loop_ir import Alloc, Body, Kernel, Let, Stmt
+from lowering.loop_ir import Alloc, Body, For, Kernel, Let, Stmt
 from lowering.microkernel import loop
 from lowering.nest import position_on, real_axes
 from lowering.reduction import levels_of
 from lowering.schedule import Schedule
 from lowering.signature import Signature, make_kernel, notes_of, signature_of
-from lowering.stage import Spine, StageSchedule, columns_read, kept_by, row_width, spine_of
+from lowering.stage import Spine, StageSchedule, columns_read, common_spine, kept_by, row_width, spine_of
 from lowering.trace import Element, Subscripts, Values, flat_index, unflatten_index
 
 
@@ -182,8 +182,15 @@ class _Stages:
     def __init__(
         self, group: FusionGroup, names: Mapping[Node, str], schedule: StageSchedule, packed: Mapping[Node, Buffer]
     ) -> None:
+        packs = any(
+            p is not None and p.pack_b and not any(n in packed for n in s.leaves)
+            for s, p in zip(group.stages, schedule.products, strict=True)
+        )
+        if any(schedule.products) and not packs:
+            # Nothing to share: the more iterations, the better they spread.
+            schedule = StageSchedule(schedule.block, 1, schedule.products, schedule.reasons)
         self.group, self.names, self.schedule, self.packed = group, names, schedule, packed
-        spine = spine_of(next(s for s in group.stages if s.kind == "contract"))
+        spine = common_spine(group.stages)
         assert spine is not None
         self.spine: Spine = spine
         self.signature = staged_signature(group, names, packed)
@@ -223,11 +230,13 @@ class _Stages:
         top: list[Stmt] = []
         length = s.block * s.shared
         runs = _let(top, "runs", ceil_div(extent, length))
+        total = simplify_index(self.spine.batches * runs)
 
         def run(t: Expr) -> Body:
             out: list[Stmt] = [Alloc(b) for b in dict.fromkeys(b for b, _ in self.kept.values())]
-            batch = _let(out, "batch", t // runs)
-            start = _let(out, "start", t % runs * length)
+            bounds = {t: total} if isinstance(t, Var) else {}
+            batch = _let(out, "batch", simplify_index(t // runs, bounds))
+            start = _let(out, "start", simplify_index(t % runs * length, bounds))
             stages = [self._stage(out, x, p, batch) for x, p in zip(self.group.stages, s.products, strict=True)]
 
             def block(q: Expr) -> Body:
@@ -241,7 +250,7 @@ class _Stages:
             blocks = ceil_div(part_of(extent, start, length), s.block)
             return (*out, *loop("block", blocks, block))
 
-        top += loop("t", simplify_index(self.spine.batches * runs), run, "parallel")
+        top += loop("t", total, run, "parallel")
         notes = (*notes_of(self.group, self.names), str(s))
         k = make_kernel(name, self.signature, tuple(top), notes)
         return Kernel(k.name, k.params, k.dims, k.body, k.reads, k.notes, tuple(self.callees.values()))
@@ -297,10 +306,11 @@ class _Stages:
         _bind(out, spine.batch, batch)
         before = flat_index(tuple(map(position_on, spine.batch)), [a.extent for a in spine.batch]) * spine.extent
         inside = {a.var: a.extent for a in spine.axes}
+        columns = s.rows[len(spine.axes) :]
 
         def rows(first: Expr, count: Expr) -> Body:
             signature = self._arguments(s, simplify_index(before + first), inside)
-            inner = build_lanes(replace(s, rows=()), signature)
+            inner = _serial(build_lanes(replace(s, rows=columns), signature))
 
             def row(r: Expr) -> Body:
                 out: list[Stmt] = []
@@ -321,6 +331,11 @@ def _may_overwrite(s: FusionGroup, leaf: Node, element: Element) -> bool:
     level = levels_of(s)
     same = flat_index(read[0], leaf.shape, s.extents) == flat_index(at, node.shape, s.extents)
     return same and level[node] == last_pass(s, level, leaf)
+
+
+def _serial(body: Body) -> Body:
+    """Return `body` with its outermost loops, which would be a kernel's, as loops inside one."""
+    return tuple(For(x.var, x.extent, x.body) if isinstance(x, For) and x.kind == "parallel" else x for x in body)
 
 
 def _let(out: list[Stmt], name: str, value: Expr) -> Expr:

@@ -37,8 +37,9 @@ KEPT_BYTES = 256 << 10
 #: Multiply-adds for each of its elements, before and after, up to which an array is kept. Writing and reading one
 #: takes as long as 80; where that is little of all, what counts is that a product may be cut along its columns.
 KEPT_STEPS = 1024
-
-
+#: The same if a right factor has more than these bytes: each block of rows reads it from beyond the second cache, which
+#: takes as long as a third of the block's multiply-adds.
+FAR_BYTES, KEPT_STEPS_FAR = 1 << 20, 160
 #: Rows of a block: a strip of the register tiles' loops. What is kept of them fits the second cache.
 BLOCK_ROWS = 48
 #: Rows that share packed factors: packing costs as much as multiplying some 40 of them.
@@ -64,8 +65,10 @@ class StageSchedule:
 
 def choose_stages(group: FusionGroup, target: Target) -> StageSchedule:
     """Return the schedule of the stages of `group` for `target`."""
-    spine = spine_of(next(s for s in group.stages if s.kind == "contract"))
+    spine = common_spine(group.stages)
     assert spine is not None
+    if all(s.kind != "contract" for s in group.stages):
+        return StageSchedule(1, BLOCK_ROWS, (None,) * len(group.stages), ("no product: row by row",))
     block = BLOCK_ROWS
     shared = RUN_ROWS // block
     if isinstance(spine.extent, Const):
@@ -141,11 +144,15 @@ def spine_of(group: FusionGroup, like: Spine | None = None) -> Spine | None:
         return found if same else None
     if like is None:
         return None
-    for cut in range(len(group.rows) + 1):
-        found = Spine(group.rows[:cut], group.rows[cut:])
-        if _same(found.batches, like.batches) and _same(found.extent, like.extent):
-            return found
-    return None
+    cuts = range(len(group.rows) + 1)
+    spines = (Spine(group.rows[:cut], group.rows[cut:end]) for end in reversed(cuts) for cut in cuts[: end + 1])
+    return next((x for x in spines if _same(x.batches, like.batches) and _same(x.extent, like.extent)), None)
+
+
+def common_spine(stages: Sequence[FusionGroup]) -> Spine | None:
+    """Return the spine of `stages`: that of a product, which packs for each batch; else all rows of the second one."""
+    product = next((s for s in stages if s.kind == "contract"), None)
+    return Spine((), stages[1].rows) if product is None else spine_of(product)
 
 
 def row_width(group: FusionGroup, spine: Spine, node: Node, index: Subscripts | None) -> Expr | None:
@@ -237,7 +244,7 @@ def stage(groups: Sequence[FusionGroup], fetches: Collection[Node], target: Targ
 def _join(first: FusionGroup, group: FusionGroup, taken: Collection[Node], target: Target) -> FusionGroup | None:
     """Return one group of the stages of `first` and of `group`, which keeps `taken`, or None if they share no rows."""
     stages = first.stages or (first,)
-    spine = spine_of(next((s for s in stages if s.kind == "contract"), first))
+    spine = common_spine((*stages, group))
     mine = None if spine is None else spine_of(group, spine)
     if spine is None or mine is None or not all(_fits(s, target) for s in (*stages, group)):
         return None
@@ -245,7 +252,8 @@ def _join(first: FusionGroup, group: FusionGroup, taken: Collection[Node], targe
         writer, index = next((s, at) for s in stages for n, at in s.outputs if n is node)
         theirs = spine_of(writer, spine)
         width = None if theirs is None else row_width(writer, theirs, node, index)
-        if _steps(writer) + _steps(group, node) > KEPT_STEPS:
+        most = KEPT_STEPS_FAR if _is_far(writer) or _is_far(group) else KEPT_STEPS
+        if _steps(writer) + _steps(group, node) > most:
             return None
         if width is None or any(row_width(group, mine, node, at) != width for at in group.wanted[node]):
             return None
@@ -257,17 +265,24 @@ def _fits(group: FusionGroup, target: Target) -> bool:
     if any(n.op.fallible for n in group.members):
         return False
     if group.kind == "contract":
-        return choose_contraction(group, target).form in ("packed", "direct")
-    return group.kind == "reduce" and all(reduce_of(e).lanes > 1 for e in group.reductions)
+        return len(group.inner) == 1 and choose_contraction(group, target).form in ("packed", "direct")
+    return group.kind == "reduce" and len(group.inner) == 1 and all(reduce_of(e).lanes > 1 for e in group.reductions)
 
 
 def _steps(group: FusionGroup, node: Node | None = None) -> int:
-    """Return how many multiply-adds `group` spends on an element of its product, or on one of its factor `node`."""
-    if group.contract is None:
+    """Return how many steps `group` takes for an element of what it folds, or of a product's factor `node`."""
+    if node is not None and group.contract is None:
         return 0
-    (k,), n = group.inner, group.rows[-1]
-    extent = k.extent if node is None else n.extent
-    return int(extent.value) if isinstance(extent, Const) else 0
+    axis = group.inner[-1] if node is None else group.rows[-1]
+    return int(axis.extent.value) if isinstance(axis.extent, Const) else 0
+
+
+def _is_far(group: FusionGroup) -> bool:
+    """Tell whether the right factor of `group` is known to be larger than the second cache likes."""
+    if group.contract is None:
+        return False
+    size = simplify_index(group.inner[-1].extent * group.rows[-1].extent * group.contract.dtype.itemsize)
+    return isinstance(size, Const) and size.value > FAR_BYTES
 
 
 def kept_by(group: FusionGroup) -> list[Node]:

@@ -115,10 +115,25 @@ def test_small_arrays_stay_where_they_are() -> None:
 
 
 def test_what_took_long_to_compute_is_written_to_memory() -> None:
-    x, y, z, w = placeholders((512, 768), (768, 3072), (512, 1025), (1025, 3072))
+    x, y, z, w = placeholders((512, 768), (768, 300), (512, 1025), (1025, 250))
     assert staged(jf.softmax(x @ y)) == ["contract > reduce"]
     assert staged(jf.softmax(z @ w)) == ["contract", "reduce"]
+    # Each block of rows would read a large factor again.
+    x, y, z, w = placeholders((512, 160), (160, 3000), (512, 161), (161, 3000))
+    assert staged(jf.softmax(x @ y)) == ["contract > reduce"]
+    assert staged(jf.softmax(z @ w)) == ["contract", "reduce"]
+    x, y = placeholders((512, 768), (768, 3072))
     assert staged(jf.gelu(x @ y) @ y.T) == ["contract", "contract"]
+
+
+def test_reductions_of_reductions_and_of_parts_of_a_row_are_stages() -> None:
+    x, y = placeholders((1000, 64), (2000, 64))
+    d = jf.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
+    assert staged(jf.argmin(d, axis=1)) == ["reduce > reduce"]
+    assert "contract > reduce" not in staged(jf.argmin(d, axis=0))
+    x, w = placeholders(("n", 64), (64, 512))
+    heads = jf.reshape(x @ w, (-1, 8, 64))
+    assert staged(jf.layer_norm(heads)) == ["contract > reduce"]
 
 
 @pytest.mark.usefixtures("keep_everything")
@@ -138,6 +153,12 @@ def test_the_schedule_shares_packed_factors_among_equal_runs_of_blocks() -> None
 
     assert (schedule(1000).block, schedule(1000).shared) == (48, 7)
     assert (schedule("n").block, schedule("n").shared) == (48, 10)
+
+
+def test_what_is_packed_ahead_needs_no_runs() -> None:
+    (x,) = placeholders((960, 64))
+    y = jf.softmax(x @ jf.constant(np.ones((64, 100), np.float32)))
+    assert "parallel t in 20:" in jf.Session(y).dump("loops")
 
 
 # ---- results
@@ -162,6 +183,20 @@ def test_the_nearest_of_many_points(n: int, m: int, k: int) -> None:
     np.testing.assert_allclose(least, want.min(1), atol=1e-4)
     np.testing.assert_allclose(want[np.arange(n), first], want.min(1), atol=1e-4)
     np.testing.assert_allclose(soft, np.log(np.exp(want).sum(1)), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("keep_everything")
+def test_the_nearest_by_differences_and_rows_cut_in_parts() -> None:
+    x, y, w = placeholders(("n", 5), ("m", 5), (5, 33))
+    arrays = draw((50, 5), (67, 5), (5, 33))
+    d = jf.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
+    parts = jf.softmax(jf.reshape(x @ w, ("n", 3, 11)))
+    (first, soft), dump = both([jf.argmin(d, axis=1), parts], [x, y, w], arrays)
+    assert dump.count("stages") == 2
+    want = reference(*arrays[:2])
+    np.testing.assert_allclose(want[np.arange(50), first], want.min(1), atol=1e-4)
+    e = np.exp((arrays[0].astype(np.float64) @ arrays[2]).reshape(50, 3, 11))
+    np.testing.assert_allclose(soft, e / e.sum(-1, keepdims=True), rtol=1e-4)
 
 
 def attention(q: Array, k: Array, v: Array, hidden: Array) -> Array:
