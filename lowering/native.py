@@ -41,7 +41,7 @@ MAX_ARRAYS = 128
 #: More words than this on the stack of the entry, and the portable entry is used (8 KiB, half of what a frame may be).
 MAX_STACK_WORDS = 1024
 #: ``out=`` needs every output compared with every input; beyond so many pairs that is left to the portable entry.
-MAX_PAIRS = 64
+MAX_PAIRS = 128
 
 _PLAIN = abi.FLAG_C_CONTIGUOUS | abi.FLAG_ALIGNED
 _WRITABLE = _PLAIN | abi.FLAG_WRITEABLE

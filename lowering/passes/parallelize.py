@@ -6,15 +6,21 @@ Before                              After (tile=4096)
                                             out[i_t * 4096 + i] = a[i_t * 4096 + i] * 2.0
 
 Needs: the loop is the last statement of the kernel, after Lets and Allocs only, and allocates nothing outside itself. A
-constant extent of no more than two tiles is left alone: it would not pay to wake a worker for it.
+constant extent of no more than two tiles is left alone: it would not pay to wake a worker for it. So is a body that
+chooses between many parts: each tile would have to find those that it meets (100 arrays of 1350 elements: thrice the
+time).
 """
 
 from __future__ import annotations
 
-from jitflow.expr import Const, Var, const_index, minimum
+from jitflow.expr import INDEX, Compare, Const, Var, const_index, minimum
+from jitflow.record import walk
 from jitflow.simplify import simplify_index
 from lowering.loop_ir import For, Kernel, Let
 from lowering.renew import renew
+
+#: Most conditions on positions in the body of a loop that is cut into tiles.
+MOST_CONDITIONS = 16
 
 
 def parallelize(kernel: Kernel, *, tile: int = 4096) -> Kernel:
@@ -26,6 +32,9 @@ def parallelize(kernel: Kernel, *, tile: int = 4096) -> Kernel:
         return kernel
     extent = simplify_index(loop.extent)
     if isinstance(extent, Const) and extent.value <= 2 * tile:
+        return kernel
+    conditions = {x for s in loop.body for x in walk(s) if isinstance(x, Compare) and x.a.type is INDEX}
+    if len(conditions) > MOST_CONDITIONS:
         return kernel
     outer = Var(f"{loop.var.name}_t", loop.var.type, 0)
     inner = Var(loop.var.name, loop.var.type, 0)

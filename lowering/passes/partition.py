@@ -9,15 +9,18 @@ Before                                              After
 Looks at the conditions of ``If``s and of ``Select``s that guard loads: comparisons of indices that are linear in the
 variable, with a literal factor. A condition that also uses variables of loops inside is constant for all of them up to
 one breakpoint and from another one on; in between it stays. A ``parallel`` loop cannot be split: its body is written
-once per part, behind an ``If``.
+once per part, behind an ``If``, unless the condition can be left to a vectorized loop inside, of which it is the tile.
+Where many breakpoints lie a few iterations from the ends, as in a sum of shifted arrays, those iterations keep the
+conditions, and only what lies in between is free of them.
 
 Gives up on what is not linear, on unrolled loops, on short vectorized loops (masks are cheaper there), on loops over
-registers, and when the copies would grow past `max_nodes`.
+registers, and when the code would grow by more than `max_nodes` nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 from jitflow.expr import (
     BOOL,
@@ -49,9 +52,21 @@ SHORT = 256
 #: a loop over rows inside is split by the same condition: windows of an image of any size would be fifty loops.
 FEW = 16
 
+#: Breakpoints this near to an end of a loop are one: what lies beyond is computed element by element.
+EDGE = 16
+
+#: More breakpoints, and more parts of a tile, than this are too many to be handled each on its own.
+SEVERAL = 2
+
+#: Conditions in a body of which each is looked at before anything is decided.
+MANY = 48
+
+#: Bounds of parts that are longer than this are computed once, and bound to a variable.
+LONG = 15
+
 
 def partition(kernel: Kernel, *, max_nodes: int = 4000) -> Kernel:
-    """Return `kernel` with loops split at the breakpoints of their conditions, up to `max_nodes` nodes of code."""
+    """Return `kernel` with loops split at the breakpoints of their conditions, at most `max_nodes` nodes larger."""
     return kernel.with_body(_Partition(max_nodes).body(kernel.body, {}))
 
 
@@ -74,6 +89,15 @@ class _Cut:
     @property
     def is_known(self) -> bool:
         return isinstance(self.first, Const) and isinstance(self.second, Const)
+
+
+@record
+class _Edges:
+    """The conditions in `known` are decided but for the first `low` and the last `high` iterations of a loop."""
+
+    low: int
+    high: int
+    known: Mapping[Expr, bool]
 
 
 class _Partition:
@@ -108,79 +132,203 @@ class _Partition:
     def loop(self, s: For, extents: Extents) -> Body:
         """Return the parts of loop `s`."""
         # Parts of an unrolled loop would have symbolic extents, and then nothing could unroll them.
-        cut = None if s.kind in ("block", "thread", "unrolled") else self.cut(s, s.body, extents)
+        if s.kind in ("block", "thread", "unrolled"):
+            return self.whole(s, extents)
+        edges = self.edges(s, s.body, extents)
         if s.kind == "parallel":
-            inner = self.versions(s, s.body, extents, cut)
+            inner = self.inside(s, s.body, extents, edges)
             return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis, s.poll),)
-        if cut is None or not self.can_copy(s.body, 1 if cut.is_clean else 2):
-            inner = self.body(s.body, {**extents, s.var: s.extent})
-            return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis, s.poll),)
-        out: list[Stmt] = []
-        first, second = _clamp(cut.first, s.extent, extents), _clamp(cut.second, s.extent, extents)
-        pieces: list[tuple[Expr, Expr, bool | None]] = [(const_index(0), first, cut.before)]
+        if edges is not None:
+            return self.between_edges(s, edges, extents)
+        cut = self.cut(s, s.body, extents)
+        if cut is None:
+            return self.whole(s, extents)
+        lets: list[Stmt] = []
+        first = _bound_to(lets, _clamp(cut.first, s.extent, extents))
+        second = first if cut.is_clean else _bound_to(lets, _clamp(cut.second, s.extent, extents))
+        pieces = [self.piece(s, const_index(0), first, {cut.cond: cut.before}, extents)]
         if not cut.is_clean:
-            pieces.append((first, second, None))
-        pieces.append((second, s.extent, not cut.before))
-        for low, high, known in pieces:
-            count = simplify_index(high - low, extents)
-            if isinstance(count, Const) and count.value <= 0:
+            pieces.append(self.piece(s, first, second, {}, extents))
+        pieces.append(self.piece(s, second, s.extent, {cut.cond: not cut.before}, extents))
+        if not self.can_grow(s.body, [p.body for p in pieces]):
+            return self.whole(s, extents)
+        out = lets
+        for k, piece in enumerate(pieces):
+            if isinstance(piece.extent, Const) and piece.extent.value <= 0:
                 continue
-            body = s.body if known is None else _with(s.body, cut.cond, known)
-            var = Var(s.var.name, INDEX, 0)
-            body = renew(body, {s.var: simplify_index(var + low)})
-            body = simplify_body(body, {**extents, var: count}, {})
-            piece = For(var, count, body, s.kind, s.axis, s.poll)
-            if known is None:
-                # Its condition is open by construction: splitting the same loop again would not end.
-                inner = self.body(body, {**extents, var: count})
-                out.append(piece if inner is body else For(var, count, inner, s.kind, s.axis, s.poll))
-            elif body:
-                out += self.loop(piece, extents)
+            # The condition of a middle part is open by construction: splitting it again would not end.
+            is_open = not cut.is_clean and k == 1
+            parts = self.whole(piece, extents) if is_open else self.loop(piece, extents) if piece.body else ()
+            # Many parts of which a tile touches a few are skipped together.
+            several = len(parts) > SEVERAL and not isinstance(piece.extent, Const)
+            out += [If(compare("gt", piece.extent, 0), parts)] if several else parts
+        return tuple(out)
+
+    def whole(self, s: For, extents: Extents) -> Body:
+        """Return loop `s` with only the loops inside it split."""
+        inner = self.body(s.body, {**extents, s.var: s.extent})
+        return (s,) if inner is s.body else (For(s.var, s.extent, inner, s.kind, s.axis, s.poll),)
+
+    def piece(self, s: For, low: Expr, high: Expr, known: Mapping[Expr, bool], extents: Extents) -> For:
+        """Return loop `s` from `low` to `high`, where the conditions in `known` are decided."""
+        count = simplify_index(high - low, extents)
+        var = Var(s.var.name, INDEX, 0)
+        body = renew(_with(s.body, known), {s.var: simplify_index(var + low)})
+        return For(var, count, simplify_body(body, {**extents, var: count}, {}), s.kind, s.axis, s.poll)
+
+    def inside(self, s: For, body: Body, extents: Extents, edges: _Edges | None) -> Body:
+        """Return the body of parallel loop `s` as branches on its variable."""
+        if edges is None:
+            return self.versions(s, body, extents, self.cut(s, body, extents))
+        within = {**extents, s.var: s.extent}
+        common = simplify_body(renew(_with(body, edges.known), {}), within, {})
+        if not self.can_grow(body, [common, body]):
+            return self.body(body, within)
+        test = Binary(
+            "and", compare("ge", s.var, edges.low), compare("lt", s.var, simplify_index(s.extent - edges.high, extents))
+        )
+        return (If(test, self.inside(s, common, extents, None), self.body(renew(body, {}), within)),)
+
+    def between_edges(self, s: For, edges: _Edges, extents: Extents) -> Body:
+        """Return loop `s` as what most of its iterations do, and the few before and after element by element."""
+        lets: list[Stmt] = []
+        low = _bound_to(lets, simplify_index(minimum(const_index(edges.low), s.extent), extents))
+        high = _bound_to(lets, simplify_index(maximum(low, s.extent - edges.high), extents))
+        before, most = self.piece(s, const_index(0), low, {}, extents), self.piece(s, low, high, edges.known, extents)
+        after = self.piece(s, high, s.extent, {}, extents)
+        if not self.can_grow(s.body, [before.body, most.body, after.body]):
+            return self.whole(s, extents)
+        out = lets
+        for piece in (before, most, after):
+            if isinstance(piece.extent, Const) and piece.extent.value <= 0:
+                continue
+            if piece is most:
+                out += self.loop(piece, extents) if piece.body else ()
+            else:
+                out += self.whole(For(piece.var, piece.extent, piece.body, "serial"), extents)
         return tuple(out)
 
     def versions(self, s: For, body: Body, extents: Extents, cut: _Cut | None) -> Body:
         """Return the body of parallel loop `s` as branches on its variable."""
         inside = {**extents, s.var: s.extent}
-        if cut is None or not self.can_copy(body, 1 if cut.is_clean else 2):
+        if cut is None:
             return self.body(body, inside)
 
         def version(known: bool) -> Body:
-            copy = simplify_body(renew(_with(body, cut.cond, known), {}), inside, {})
+            return simplify_body(renew(_with(body, {cut.cond: known}), {}), inside, {})
+
+        def split(copy: Body) -> Body:
             return self.versions(s, copy, extents, self.cut(s, copy, extents))
 
-        if cut.is_clean:
-            rest = version(not cut.before)
-        else:
-            last = version(not cut.before)
+        before, after = version(cut.before), version(not cut.before)
+        if not self.can_grow(body, [before, after] if cut.is_clean else [before, body, after]):
+            return self.body(body, inside)
+        rest = split(after)
+        if not cut.is_clean:
             middle = self.body(renew(body, {}), inside)
-            rest = (If(compare("lt", s.var, cut.second), middle, last),) if cut.second != s.extent else middle
-        return (If(compare("lt", s.var, cut.first), version(cut.before), rest),)
+            rest = (If(compare("lt", s.var, cut.second), middle, rest),) if cut.second != s.extent else middle
+        return (If(compare("lt", s.var, cut.first), split(before), rest),)
 
-    def can_copy(self, body: Body, times: int) -> bool:
-        """Tell whether `times` more copies of `body` are affordable, and pay for them."""
-        size = times * sum(1 for s in body for _ in walk(s))
-        if size > self.left:
+    def can_grow(self, body: Body, copies: Iterable[Body]) -> bool:
+        """Tell whether replacing `body` by `copies` is affordable, and pay for it."""
+        growth = sum(map(_size, copies)) - _size(body)
+        if growth > self.left:
             return False
-        self.left -= size
+        self.left -= max(growth, 0)
         return True
+
+    def edges(self, s: For, body: Body, extents: Extents) -> _Edges | None:
+        """Return where the conditions in `body` are known but for few iterations at both ends of loop `s`.
+
+        None if there are not so many breakpoints that a copy of the body for each part would be too much.
+        """
+        if not self.may_split(s, body):
+            return None
+        conds = list(itertools.islice(dict.fromkeys(_conditions(body)), MANY + 1))
+        if not SEVERAL < len(conds) <= MANY:
+            return None
+        scope = _scope_of(body)
+        known: dict[Expr, bool] = {}
+        starts: set[int] = set()
+        ends: set[int] = set()
+        for cond in conds:
+            cut = _cut(cond, s, *scope, extents)
+            if cut is None or not cut.is_clean:
+                continue
+            rest = _most(s.extent - cut.first, extents)
+            if isinstance(cut.first, Const) and cut.first.value <= EDGE:
+                starts.add(max(int(cut.first.value), 0))
+                known[cond] = not cut.before
+            elif rest is not None and rest <= EDGE:
+                ends.add(max(rest, 0))
+                known[cond] = cut.before
+        if len(starts - {0}) + len(ends - {0}) <= SEVERAL:
+            return None
+        return _Edges(max(starts, default=0), max(ends, default=0), known)
+
+    def may_split(self, s: For, body: Body) -> bool:
+        """Tell whether vectorized loop `s` is long enough, and not one over registers; any other loop will do."""
+        if s.kind != "vectorized":
+            return True
+        if isinstance(s.extent, Const) and s.extent.value <= SHORT:
+            return False
+        return not any(x.buffer.space == "register" for t in body for x in walk(t) if isinstance(x, (Load, Store)))
 
     def cut(self, s: For, body: Body, extents: Extents) -> _Cut | None:
         """Return the first condition in `body` at which loop `s` can be split."""
-        if s.kind == "vectorized":
-            if isinstance(s.extent, Const) and s.extent.value <= SHORT:
-                return None
-            if any(x.buffer.space == "register" for t in body for x in walk(t) if isinstance(x, (Load, Store))):
-                return None
-        inner = {t.var: t.extent for t in statements(body) if isinstance(t, For)}
-        fixed = {t.var for t in statements(body) if isinstance(t, Let)}
+        if not self.may_split(s, body):
+            return None
+        inner, fixed = _scope_of(body)
         rows = {t.var for t in statements(body) if isinstance(t, For) and t.kind == "serial"}
         few = isinstance(s.extent, Const) and s.extent.value <= FEW
         for cond in _conditions(body):
             found = _cut(cond, s, inner, fixed, extents)
             if found is None or (few and _mentions((cond,), rows) and not found.is_known):
                 continue
+            if s.kind == "parallel" and not found.is_clean and self.splits_inside(cond, s, body, extents):
+                return None
             return found
         return None
+
+    def splits_inside(self, cond: Compare, s: For, body: Body, extents: Extents) -> bool:
+        """Tell whether iterations of `s` are tiles of one axis: a vectorized loop that can be split at `cond`."""
+        tile = body[-1]
+        if not (isinstance(tile, For) and tile.kind == "vectorized" and self.may_split(tile, tile.body)):
+            return False
+        found = _cut(cond, tile, *_scope_of(tile.body), {**extents, s.var: s.extent})
+        return found is not None and found.is_clean
+
+
+def _scope_of(body: Body) -> tuple[Extents, set[Var]]:
+    """Return the extents of the loops in `body`, and the variables that are bound to a value."""
+    inner = {t.var: t.extent for t in statements(body) if isinstance(t, For)}
+    return inner, {t.var for t in statements(body) if isinstance(t, Let)}
+
+
+def _most(e: Expr, extents: Extents) -> int | None:
+    """Return a literal that `e` does not exceed, if there is one at first sight."""
+    p = poly_of(e, extents)
+    for m, c in p.items():
+        (atom,) = m if len(m) == 1 else (None,)
+        if c == -1 and isinstance(atom, Binary) and atom.op == "max":
+            less = from_poly({k: v for k, v in p.items() if k != m})
+            found = [simplify_index(less - x, extents) for x in (atom.a, atom.b)]
+            return next((int(x.value) for x in found if isinstance(x, Const)), None)
+    return p.get((), 0) if set(p) <= {()} else None
+
+
+def _bound_to(lets: list[Stmt], e: Expr) -> Expr:
+    """Return `e`, or a variable for it if it is so long that parts of parts would have endless bounds."""
+    if sum(1 for _ in walk(e)) <= LONG:
+        return e
+    var = Var("cut", INDEX, 0)
+    lets.append(Let(var, e))
+    return var
+
+
+def _size(body: Body) -> int:
+    """Return the number of nodes of `body`, index arithmetic aside: most of it is done outside of loops."""
+    return sum(1 for s in body for x in walk(s) if not (isinstance(x, Expr) and x.type is INDEX))
 
 
 def _conditions(body: Body) -> Iterator[Compare]:
@@ -272,13 +420,22 @@ def _extremes(p: Poly, inner: Extents) -> tuple[Expr | None, Expr | None]:
     return low, high
 
 
-def _with(body: Body, cond: Expr, value: bool) -> Body:
-    """Return `body` where `cond` is known."""
-    known = const(value, BOOL)
+_OPPOSITE = {"lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}
+
+
+def _with(body: Body, known: Mapping[Expr, bool]) -> Body:
+    """Return `body` where the conditions in `known`, and so their opposites, are decided."""
+    if not known:
+        return body
+    decided: dict[Expr, Expr] = {}
+    for cond, value in known.items():
+        assert isinstance(cond, Compare)
+        decided[cond] = const(value, BOOL)
+        decided[Compare(_OPPOSITE[cond.op], cond.a, cond.b)] = const(not value, BOOL)
 
     def go(x: Stmt | Expr) -> Stmt | Expr:
-        if isinstance(x, Compare) and x == cond:
-            return known
+        if isinstance(x, Compare) and x in decided:
+            return decided[x]
         return map_children(go, x) if children(x) else x
 
     return tuple(go(s) for s in body)  # type: ignore[misc]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lowering.loop_ir import Kernel
 from lowering.passes.parallelize import parallelize
-from tests.support.check_pass import check_pass
+from lowering.text import show
+from tests.support.check_pass import check_pass, parse_program
 
 
 def small(kernel: Kernel) -> Kernel:
@@ -49,3 +50,15 @@ def test_short_loops_and_parallel_ones_are_left_alone() -> None:
     check_pass(small, before="vectorized i in 8:\n  out[i] = a[i]")
     check_pass(small, before="parallel j in n:\n  vectorized i in 80:\n    out[j * 80 + i] = a[i]")
     check_pass(small, before="serial i in n:\n  out[i] = a[i]")
+
+
+def test_a_choice_between_many_parts_stays_one_loop() -> None:
+    parts = " + ".join(f"select(i < {k * 5}, a[i], 0.0)" for k in range(1, 18))
+    before = f"""
+kernel k(a: f32[n] read, o: f32[n], n: index):
+  vectorized i in n:
+    o[i] = {parts}
+"""
+    check_pass(parallelize, before=before)
+    fewer = parallelize(parse_program(before.replace("select(i < 5, a[i], 0.0) + ", "")))
+    assert "parallel i_t" in show(fewer)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jitflow.expr import const_index
-from lowering.loop_ir import For, Kernel, statements
+from jitflow.expr import Select, const_index
+from jitflow.record import walk
+from lowering.loop_ir import For, If, Kernel, statements
 from lowering.parser import parse_kernel
 from lowering.passes.partition import partition
 from tests.support.check_pass import check_pass, check_same_meaning
@@ -171,16 +172,61 @@ def test_no_more_code_is_written_than_allowed() -> None:
     kernel = parse_kernel("""
 kernel k(a: f32[n] read, b: f32[m] read, o: f32[n + m], n: index, m: index):
   serial j in n + m:
-    o[j] = select(j < n, a[j], b[j - n])
+    o[j] = sqrt(b[0]) + sqrt(b[1]) + select(j < n, a[j], b[j - n])
 """)
 
     def tight(k: Kernel) -> Kernel:
-        return partition(k, max_nodes=5)
+        return partition(k, max_nodes=3)
 
     assert tight(kernel) is kernel
+    assert partition(kernel) is not kernel
 
 
-def test_tiles_of_a_concatenation_are_whole_but_for_one() -> None:
+def test_parts_that_split_what_was_chosen_between_cost_little() -> None:
+    """So a concatenation may have any number of parts."""
+    arrays = ", ".join(f"a{k}: f32[150] read" for k in range(20))
+    chosen = "a19[j - 2850]"
+    for k in reversed(range(19)):
+        chosen = f"select(j < {150 * (k + 1)}, a{k}[j - {150 * k}], {chosen})"
+    kernel = parse_kernel(f"kernel k({arrays}, o: f32[3000]):\n  vectorized j in 3000:\n    o[j] = {chosen}\n")
+    result = partition(kernel, max_nodes=0)
+    assert sum(isinstance(s, For) for s in statements(result.body)) == 20
+    check_same_meaning(kernel, result)
+
+
+def test_breakpoints_near_the_ends_leave_one_part_between_them() -> None:
+    shifted = " + ".join(f"select((j - {k} >= 0) & (j - {k} < max(0, n - 3)), a[j - {k}], 0.0)" for k in (0, 1, 2, 3))
+    kernel = parse_kernel(
+        f"kernel k(a: f32[max(0, n - 3)] read, o: f32[n], n: index):\n  vectorized j in n:\n    o[j] = {shifted}\n"
+    )
+    result = partition(kernel)
+    loops = [s for s in statements(result.body) if isinstance(s, For)]
+    assert [s.kind for s in loops] == ["serial", "vectorized", "serial"]
+    assert not any(isinstance(x, Select) for x in walk(loops[1]))
+    check_same_meaning(kernel, result, dims=[{"n": n} for n in (0, 1, 2, 3, 4, 5, 6, 7, 20)])
+    rows = parse_kernel(
+        f"kernel k(a: f32[max(0, n - 3)] read, o: f32[n, 9], n: index):\n  parallel j in n:\n    serial i in 9:\n"
+        f"      o[j, i] = {shifted}\n"
+    )
+    result = partition(rows)
+    (branch,) = (s for s in statements(result.body) if isinstance(s, If))
+    assert not any(isinstance(x, Select) for s in branch.then for x in walk(s))
+    assert any(isinstance(x, Select) for s in branch.otherwise for x in walk(s))
+    check_same_meaning(rows, result, dims=[{"n": n} for n in (0, 1, 2, 3, 4, 5, 6, 7, 20)])
+
+
+def test_two_breakpoints_near_the_ends_have_parts_of_their_own() -> None:
+    kernel = parse_kernel("""
+kernel k(a: f32[n] read, o: f32[n + 2], n: index):
+  serial j in n + 2:
+    o[j] = select((j >= 1) & (j < n + 1), a[j - 1], 0.0)
+""")
+    result = partition(kernel)
+    assert not any(isinstance(x, Select) for s in result.body for x in walk(s))
+    check_same_meaning(kernel, result, dims=[{"n": n} for n in (0, 1, 4)])
+
+
+def test_tiles_of_a_concatenation_hold_a_loop_for_each_part() -> None:
     kernel = parse_kernel("""
 kernel k(a: f32[n] read, b: f32[m] read, o: f32[n + m], n: index, m: index):
   parallel t in (n + m + 3) // 4:
@@ -188,7 +234,7 @@ kernel k(a: f32[n] read, b: f32[m] read, o: f32[n + m], n: index, m: index):
       o[t * 4 + i] = select(t * 4 + i < n, a[t * 4 + i], b[t * 4 + i - n])
 """)
     result = partition(kernel)
-    assert sum(isinstance(s, For) for s in statements(result.body)) == 5
+    assert sum(isinstance(s, For) for s in statements(result.body)) == 3
     check_same_meaning(kernel, result, dims=[{"n": n, "m": m} for n in (0, 1, 4, 6, 9) for m in (0, 3, 8)])
 
 
