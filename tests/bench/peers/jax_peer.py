@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.bench.peers.form import Data, Form
+from tests.bench.peers.form import Data, Form, Unsupported
 from tests.bench.workloads import Workload
 
 
@@ -96,6 +96,8 @@ class Jax:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
 
     def forms(self, w: Workload, data: Data) -> Iterator[Form]:
+        if not all(a.flags.c_contiguous for a in data.inputs):
+            raise Unsupported("jax would copy strided inputs before it is timed")
         jax.clear_caches()
         if w.section == "convolutions":
             x, (weight, bias) = data.inputs[0], data.constants
