@@ -51,6 +51,8 @@ Parts: TypeAlias = "tuple[tuple[Var, Expr], ...]"
 
 #: Up to this distance between lanes, loading everything in between and shuffling beats a gather.
 MAX_SPREAD = 4
+#: Bytes of a cache line: of every processor that is compiled for.
+CACHE_LINE = 64
 #: Quotients of small numbers by a literal are products shifted by so many bits: 16 by 16 bits fit 32.
 _SHIFT = 16
 
@@ -102,6 +104,8 @@ class ExprEmitter(IndexEmitter):
             case Fma(a, b, c):
                 x, y, z = self.value(a), self.value(b), self.value(c)
                 return emit_arith.fma(self, e.type, x, y, z, has_fma=self.target.has_fma)
+            case Call("lead", (Load(buffer, subscripts),), _):
+                return self._lead(buffer, subscripts)
             case Call(name, args, of):
                 operands = tuple(self.value(a) for a in args)
                 return self.functions.call(self, name, operands, tuple(a.type for a in args), of)
@@ -346,6 +350,13 @@ class ExprEmitter(IndexEmitter):
             parts += more
         return total, parts
 
+    def _lead(self, buffer: Buffer, subscripts: tuple[Expr, ...]) -> str:
+        """Emit how many elements after this one the next cache line begins."""
+        pointer, _ = self.pointer(buffer, self.offset(buffer, subscripts)[0])
+        address = self.inst(f"ptrtoint {self.pointer_type(buffer)} {pointer} to i64")
+        left = self.inst(f"and i64 {self.inst(f'sub i64 0, {address}')}, {CACHE_LINE - 1}")
+        return self.inst(f"lshr i64 {left}, {buffer.dtype.itemsize.bit_length() - 1}")
+
     def _mask(self, buffer: Buffer, mask: Expr | None, lanes: int) -> str | None:
         """Return the lanes that may touch memory, by `mask` and the guards around; None for all of them."""
         own = None if mask is None or _splat_value(mask) is True else self.value(mask)
@@ -466,7 +477,7 @@ class ExprEmitter(IndexEmitter):
         return pointers, buffer.dtype.itemsize
 
     def store(self, buffer: Buffer, subscripts: tuple[Expr, ...], value: Expr, mask: Expr | None, stream: bool) -> None:
-        """Emit the store of `value`; `stream` asks for it to bypass the caches."""
+        """Emit the store of `value`; with `stream` it bypasses the caches, and a vector lies at a multiple of its size."""
         of = value.type
         operand = self._to_memory(self.value(value), of)
         p, parts = self.offset(buffer, subscripts)
@@ -488,6 +499,8 @@ class ExprEmitter(IndexEmitter):
             )
             return
         pointer, align = self.pointer(buffer, _first_lane(p, stride, lanes))
+        if stream:
+            align = max(align, lanes * buffer.dtype.itemsize)
         if stride == -1:
             operand = self._reversed(operand, _memory_type(of))
             on = None if on is None else self._reversed(on, type_of(bool_, lanes))

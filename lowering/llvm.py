@@ -311,6 +311,9 @@ class KernelEmitter(ExprEmitter):
         for k, d in enumerate(self.abi.dims):
             self.bind(d, local(k + len(self.abi.buffers), d.name))
         self.body(self.kernel.body)
+        if "x86" in self.target.triple and any(isinstance(s, Store) and s.stream for s in statements(self.kernel.body)):
+            # Streaming stores are not ordered with the store that says that this call is done.
+            self.line("call void @llvm.x86.sse.sfence()")
         self.line(f"ret {'i1 false' if self.abi.polls else 'void'}")
         if self.abi.polls:
             self.place(_STOPPED)

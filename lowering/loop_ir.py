@@ -42,7 +42,8 @@ class Let(Stmt):
 class Store(Stmt):
     """Write `value` to `buffer` at `index`; with lanes, only where `mask` is true.
 
-    A bool is stored as one byte, 0 or 1. `stream` asks for a non-temporal store (a hint, no meaning).
+    A bool is stored as one byte, 0 or 1. `stream` asks for a non-temporal store; of a vector it also says that it begins
+    at a multiple of its size in memory.
     """
 
     buffer: Buffer

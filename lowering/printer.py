@@ -79,6 +79,8 @@ ATOMIC_OPS = ("add", "min", "max")
 UNARY_CALLS = tuple(op for op in Unary.OPS if op not in ("neg", "not"))
 #: Target operations that make one bool of a vector of bools.
 MASK_CALLS = ("any", "all")
+#: The call that gives the elements from one of an array (a ``Load`` that reads nothing) to the next cache line.
+LEAD = "lead"
 #: ``lookup(c0, ..., c15, i)`` is, lane by lane, the constant whose number is in the four low bits of i32 `i`.
 LOOKUP, ENTRIES = "lookup", 16
 _DTYPES = frozenset(d.short for d in (*ALL, index))
@@ -300,6 +302,8 @@ def call_type(name: str, args: Sequence[Expr]) -> Type | None:
     """Return the type of a call that the text does not name."""
     if name in MASK_CALLS:
         return BOOL
+    if name == LEAD:
+        return INDEX
     return args[0].type if args else None
 
 

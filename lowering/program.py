@@ -56,6 +56,7 @@ from lowering.report import show_report
 from lowering.schedule import Schedule, choose_contraction
 from lowering.signature import notes_of
 from lowering.stage import StageSchedule, choose_stages, kept_by, stage
+from lowering.stream import is_large, stream_results
 from lowering.target import Target
 from lowering.text import show
 from lowering.trace import literal_of
@@ -300,16 +301,19 @@ def lower(
     checks: list[str] = []
     scratch: list[Expr] = []
     packed: dict[tuple[Node, str], Packed] = {}
+    again = {n for group in groups for n in group.leaves}
     for group in groups:
         schedule = choose_stages(group, target) if group.kind == "stages" else choose_contraction(group, target)
         factors = [f for f in packed_factors(group, schedule) if _is_packable(f.operand, places)]
-        key = (group_key(group), *(group.leaves.index(f.operand.node) for f in factors))
+        final = _final(group, places, again, target)
+        key = (group_key(group), *final, *(group.leaves.index(f.operand.node) for f in factors))
         fallible = [n for n in group.members if n.op.fallible]
         made = kernels.get(key)
         if made is None:
             start = time.perf_counter()
             name = f"k{len(kernels)}_{label_of(group, names)}"
             kernel = _build(group, name, local_names(group, names), schedule, [f.operand for f in factors])
+            kernel = stream_results(kernel, [kernel.params[k] for k in final])
             clock("build", name, time.perf_counter() - start)
             start = time.perf_counter()
             parts = (split_checks(kernel) if fallible else None) or (kernel,)
@@ -375,6 +379,19 @@ def _fails_early(steps: Sequence[Step]) -> bool:
         if any(p.space == "output" for p in places):
             return False
     return True
+
+
+def _final(group: FusionGroup, places: Mapping[Node, Place], again: Collection[Node], target: Target) -> list[int]:
+    """Return which arguments of the kernel of `group` may bypass the caches: large results that no group reads `again`.
+
+    The kernels of products store in their own way.
+    """
+    arrays = [*group.leaves, *(n for n, _ in group.outputs)]
+    if group.kind not in ("map", "reduce") or is_large(map(nbytes_of, arrays), target) is False:
+        return []
+    return [
+        k for k, n in enumerate(arrays) if k >= len(group.leaves) and places[n].space == "output" and n not in again
+    ]
 
 
 def _is_packable(operand: PackedOperand, places: Mapping[Node, Place]) -> bool:

@@ -34,7 +34,8 @@ class Target:
 
     `vector_bits` and `vector_registers` describe its vector unit; `has_f16` says whether it converts between float16
     and float32; `mask_bytes` lists the element sizes whose vector loads and stores it can mask in one instruction;
-    `layout` is LLVM's data layout.
+    `layout` is LLVM's data layout; `stream_bytes` are what the arrays of a kernel must take for them not to stay in the
+    caches: more than the share of the last level that one of many users gets (below 32 MB nothing is gained).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Target:
     has_f16: bool
     mask_bytes: tuple[int, ...] = ()
     is_gpu: bool = False
+    stream_bytes: int = 1 << 25
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of `dtype` fill one vector register."""

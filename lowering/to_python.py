@@ -60,7 +60,7 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import COMPARE, INFIX, LOOKUP, MASK_CALLS, show
+from lowering.printer import COMPARE, INFIX, LEAD, LOOKUP, MASK_CALLS, show
 
 SHUFFLES = ("shfl_down", "shfl_up", "shfl_xor", "shfl_idx")
 _UNARY = {
@@ -425,6 +425,11 @@ class _Translator:
         return f"{text}[{lanes[0]}]" if dtype.is_float else f"{text}[{lanes[0]}].item()"
 
     def call(self, e: Call) -> str:
+        if e.name == LEAD:
+            (element,) = e.args
+            assert isinstance(element, Load)
+            # As if every row began at a cache line.
+            return f"(-({self.expr(element.index[-1])}) % {64 // element.buffer.dtype.itemsize})"
         args = [self.expr(a) for a in e.args]
         if e.name in SHUFFLES:
             return f"(yield ({e.name!r}, {self.site()}, {args[0]}, {args[1]}))"

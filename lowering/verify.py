@@ -62,7 +62,7 @@ from lowering.loop_ir import (
     While,
     statements,
 )
-from lowering.printer import ATOMIC_OPS, BUILTINS, ENTRIES, LOOKUP, MASK_CALLS, SPACES, show
+from lowering.printer import ATOMIC_OPS, BUILTINS, ENTRIES, LEAD, LOOKUP, MASK_CALLS, SPACES, show
 from lowering.to_python import SHUFFLES
 from lowering.vecmath import philox
 
@@ -437,6 +437,10 @@ class _Verifier:
             fits = fits and all(c.type is e.type.with_lanes(1) for c in entries)
             fits = fits and index is e.type.with_dtype(int32)
             self.check(fits, "a lookup takes 16 constants and a vector of i32", e)
+        elif e.name == LEAD:
+            of = e.args[0] if len(e.args) == 1 else None
+            fits = isinstance(of, Load) and of.buffer.space == "global" and of.type.lanes == 1 and e.type is INDEX
+            self.check(fits, "lead takes an element of an array and gives an index", e)
         elif e.name in MASK_CALLS:
             fits = len(types) == 1 and types[0] is BOOL.with_lanes(types[0].lanes) and e.type is BOOL
             self.check(fits, f"{e.name} takes a vector of bools and gives one", e)

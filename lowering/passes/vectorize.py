@@ -7,11 +7,13 @@ Before                                  After (16 lanes, unroll=1, masks)
                                               let m = ramp(n // 16 * 16, 1, 16) < n
                                               out[ramp(...), m] = a[ramp(...), m] * 2.0
 
-Values that do not depend on the loop variable stay scalar and are splatted where they meet a vector. A ``Let`` becomes
-a vector, or is written into its uses if it is a linear subscript. An inner loop is kept around its vectorized body,
-with the `unroll` copies of a statement side by side in it; an ``If`` on a varying condition becomes masks; a buffer
-allocated inside gets an axis of lanes. With a constant extent there is no tail test: full vectors, then one narrower or
-masked vector. Without masks in the target the tail is a scalar loop (or vectors of 2, 4, ... lanes, if constant).
+Values that do not depend on the loop variable stay scalar and are splatted where they meet a vector. A ``Let``
+becomes a vector, or is written into its uses if it is a linear subscript. An inner loop is kept around its vectorized
+body, with the `unroll` copies of a statement side by side in it; an ``If`` on a varying condition becomes masks; a
+buffer allocated inside gets an axis of lanes. With a constant extent there is no tail test: full vectors, then one
+narrower or masked vector. Where memory is what a long loop waits for, whole vectors begin at a cache line of what it
+writes, and stores marked so bypass the caches if the arrays are large. Without masks in the target the tail is a
+scalar loop (or vectors of 2, 4, ... lanes, if constant).
 
 Gives up, leaving a ``serial`` loop, where the body has no vector form: an inner extent or ``While`` that depends on the
 variable, an ``Atomic``, a call of a microkernel, a store to one element by all iterations, large buffers of its own.
@@ -39,10 +41,12 @@ from jitflow.expr import (
     compare,
     const,
     const_index,
+    minimum,
+    select,
     type_of,
 )
 from jitflow.record import children, map_children, walk
-from jitflow.simplify import simplify_index
+from jitflow.simplify import depends_on, free_vars, simplify_index, split_linear
 from lowering.loop_ir import (
     Alloc,
     Body,
@@ -54,14 +58,20 @@ from lowering.loop_ir import (
     Stmt,
     Store,
     While,
+    binders,
     map_body,
     statements,
 )
 from lowering.renew import renew
+from lowering.stream import array_bytes, is_large
 from lowering.target import Target
 
 #: A constant number of vectors of a cheap body up to this is written out; more become a loop.
 STRAIGHT = 16
+#: Loops of so many copies, and so many vectors, are bound by memory and long enough for their stores to be aligned.
+LIGHT, LONG = 4, 256
+#: Vectors from which on a loop is long enough for streaming stores.
+LONG_STREAM = 32
 #: Bytes that the lanes of a loop's own buffers may take on the stack: half of what a kernel may.
 STACK_LIMIT = 8 << 10
 
@@ -101,14 +111,21 @@ def vectorize(kernel: Kernel, *, target: Target, lanes: int | None = None, unrol
     per iteration of the main loop (default by the size of the body).
     """
 
+    large = is_large(array_bytes(kernel), target)
+
     def statement(s: Stmt) -> Stmt | Body:
+        if isinstance(s, Store) and s.stream:
+            return _cached(s)
         if isinstance(s, For):
-            inner = map_body(statement, s.body)
-            loop = s if inner is s.body else For(s.var, s.extent, inner, s.kind, s.axis, s.poll)
+            if s.kind == "vectorized" and not any(isinstance(x, For) for x in statements(s.body)):
+                loop = s
+            else:
+                inner = map_body(statement, s.body)
+                loop = s if inner is s.body else For(s.var, s.extent, inner, s.kind, s.axis, s.poll)
             if loop.kind != "vectorized":
                 return loop
             try:
-                return _vectorize(loop, target, lanes, unroll)
+                return _vectorize(loop, target, lanes, unroll, large)
             except _GiveUp:
                 return For(loop.var, loop.extent, loop.body, "serial")
         if isinstance(s, (If, While)):
@@ -118,7 +135,7 @@ def vectorize(kernel: Kernel, *, target: Target, lanes: int | None = None, unrol
     return kernel.with_body(map_body(statement, kernel.body))
 
 
-def _vectorize(loop: For, target: Target, lanes: int | None, unroll: int | None) -> Body:
+def _vectorize(loop: For, target: Target, lanes: int | None, unroll: int | None, large: Expr | bool) -> Body:
     full = lanes or default_lanes(loop.body, target)
     copies = unroll or default_unroll(loop.body)
     extent = simplify_index(loop.extent)
@@ -127,6 +144,14 @@ def _vectorize(loop: For, target: Target, lanes: int | None, unroll: int | None)
     if private > STACK_LIMIT:
         raise _GiveUp
     masks = full > 1 and all(target.can_mask(d) for d in _memory_dtypes(loop.body))
+    if masks:
+        first = _first_store(loop)
+        shortest = LONG if large is False or first is None or not _is_marked(loop, first) else LONG_STREAM
+        if isinstance(extent, Const) and int(extent.value) < shortest * full:
+            first = None
+        if first is not None and (copies >= LIGHT or shortest < LONG):
+            return _aligned(loop, first, extent, full, copies, large)
+    loop = _without_streams(loop)
     if isinstance(extent, Const):
         return _constant(loop, int(extent.value), full, copies, masks)
     return _symbolic(loop, extent, full, copies, masks)
@@ -226,6 +251,92 @@ def _symbolic(loop: For, extent: Expr, full: int, copies: int, masks: bool) -> B
         out.append(If(compare("lt", done, extent), body))
     else:
         out.append(For(tail, (extent - done + (full - 1)) // full, body))
+    return tuple(out)
+
+
+def _first_store(loop: For) -> Load | None:
+    """Return the first element that the loop writes to an array in memory, one after the other; None if there is none.
+
+    Of stores that do not come in whole registers the addresses do not matter.
+    """
+    widest = max((d.itemsize for d in _dtypes(loop.body)), default=1)
+    for s in loop.body:
+        if not isinstance(s, Store) or s.mask is not None or s.buffer.space != "global" or not s.index:
+            continue
+        if s.buffer.dtype.itemsize != widest or any(depends_on(i, loop.var) for i in s.index[:-1]):
+            continue
+        parts = split_linear(s.index[-1], loop.var)
+        if parts is not None and parts[0] == const_index(1) and not _binds(loop, (*s.index[:-1], parts[1])):
+            return Load(s.buffer, (*s.index[:-1], parts[1]))
+    return None
+
+
+def _binds(loop: For, subscripts: tuple[Expr, ...]) -> bool:
+    """Tell whether the body of `loop` binds a variable of `subscripts`."""
+    inside = {v for s in statements(loop.body) for v in binders(s)}
+    return any(free_vars(i) & inside for i in subscripts)
+
+
+def _is_marked(loop: For, first: Load) -> bool:
+    return any(isinstance(s, Store) and s.buffer is first.buffer and s.stream for s in loop.body)
+
+
+def _cached(s: Store) -> Store:
+    return Store(s.buffer, s.index, s.value, s.mask) if s.stream else s
+
+
+def _without_streams(loop: For, first: Load | None = None) -> For:
+    """Return `loop` with ordinary stores, but that of `first`, which is aligned, as it is."""
+    if not any(isinstance(s, Store) and s.stream for s in statements(loop.body)):
+        return loop
+
+    def plain(s: Stmt) -> Stmt:
+        if isinstance(s, Store):
+            return s if first is not None and s.buffer is first.buffer else _cached(s)
+        return map_children(lambda x: plain(x) if isinstance(x, Stmt) else x, s)
+
+    return For(loop.var, loop.extent, tuple(map(plain, loop.body)), loop.kind, loop.axis, loop.poll)
+
+
+def _aligned(loop: For, first: Load, extent: Expr, full: int, copies: int, large: Expr | bool) -> Body:
+    """A main loop whose stores begin at cache lines; the vectors before and behind it are masked, in one loop.
+
+    A store across two lines costs two. Inputs that lie as the output does are read in whole lines, too. Marked stores
+    bypass the caches if the arrays are `large`.
+    """
+    out: list[Stmt] = []
+    if not isinstance(extent, (Var, Const)):
+        extent = _let(out, "n", extent)
+    name = loop.var.name
+    lead = _let(out, f"{name}_lead", minimum(Call("lead", (first,), INDEX), extent))
+    step = full * copies
+    count = _let(out, f"{name}_whole", (extent - lead) // step)
+    cached = _without_streams(loop)
+    streaming = _without_streams(loop, first)
+
+    def main(body: For) -> For:
+        outer = Var(f"{name}_o", INDEX, 0)
+        return For(outer, count, _statements(body, lead + outer * step, full, copies))
+
+    if streaming is cached or large is False or streaming == cached:
+        out.append(main(cached))
+    elif large is True:
+        out.append(main(streaming))
+    else:
+        assert isinstance(large, Expr)
+        out.append(If(large, (main(streaming),), (main(cached),)))
+    loop = cached
+    done = _let(out, f"{name}_done", lead + count * step)
+    heads = _let(out, f"{name}_heads", (lead + (full - 1)) // full)
+    edge = Var(f"{name}_t", INDEX, 0)
+    body: list[Stmt] = []
+    is_head = compare("lt", edge, heads)
+    start = _let(body, "start", select(is_head, edge * full, done + (edge - heads) * full))
+    end = _let(body, "end", select(is_head, lead, extent))
+    mask = Var("mask", type_of(bool_, full))
+    body.append(Let(mask, compare("lt", Ramp(start, 1, full), Splat(end, full))))
+    body += _statements(loop, start, full, 1, mask)
+    out.append(For(edge, heads + (extent - done + (full - 1)) // full, tuple(body)))
     return tuple(out)
 
 
