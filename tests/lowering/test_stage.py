@@ -254,3 +254,32 @@ def test_empty_attention(shape: tuple[int, int]) -> None:
     n, m = shape
     (got,), _ = both([jf.nn.attention(q, k, v)], [q, k, v], draw((2, n, 8), (2, m, 8), (2, m, 8)))
     np.testing.assert_array_equal(got, np.zeros((2, n, 8), np.float32))
+
+
+# ---- a whole layer
+
+
+def normed(x: Array) -> Array:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("keep_everything")
+def test_an_encoder_layer_stores_no_heads_apart_and_no_scores() -> None:
+    heads, dim, length, batch = 3, 12, 50, 2
+    x, qkv, out, up, down = draw((batch, length, dim), (dim, 3 * dim), (dim, dim), (dim, 40), (40, dim))
+    (given,) = placeholders(("b", "n", dim))
+    weights = [jf.constant(w) for w in (qkv, out, up, down)]
+    parts = jf.reshape(jf.layer_norm(given) @ weights[0], ("b", "n", 3, heads, dim // heads))
+    q, k, v = (jf.permute_dims(parts[:, :, i], (0, 2, 1, 3)) for i in range(3))
+    mixed = jf.reshape(jf.permute_dims(jf.nn.attention(q, k, v), (0, 2, 1, 3)), ("b", "n", dim))
+    middle = given + mixed @ weights[1]
+    result = middle + jf.relu(jf.layer_norm(middle) @ weights[2]) @ weights[3]
+    (got,), dump = both([result], [given], [x])
+    assert "stage reduce" in dump
+    assert not [line for line in dump.splitlines() if line.startswith("group") and " map " in line]
+
+    a, *rest = (w.astype(np.float64) for w in (x, qkv, out, up, down))
+    p = (normed(a) @ rest[0]).reshape(batch, length, 3, heads, -1).transpose(2, 0, 3, 1, 4)
+    o = attention(p[0], p[1], p[2], np.zeros((length, length), np.bool_))
+    m = a + o.transpose(0, 2, 1, 3).reshape(a.shape) @ rest[1]
+    np.testing.assert_allclose(got, m + np.maximum(normed(m) @ rest[2], 0) @ rest[3], rtol=1e-3, atol=1e-3)
