@@ -18,6 +18,7 @@ scratch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,12 +62,14 @@ class Matrix:
     """A part of a matrix in memory: where its row (or panel) with a number begins, and how far its rows are apart.
 
     `ahead` is the distance of what is worth prefetching when a row of a panel is read: rows that follow by default.
+    `is_whole` says that its panels are all as wide as a tile.
     """
 
     buffer: Buffer
     offset: Callable[[Expr], Expr]
     stride: Expr
     ahead: Expr | None = None
+    is_whole: bool = False
 
     @property
     def prefetched(self) -> Expr:
@@ -310,7 +313,7 @@ class Tiles(Nest):
             return substitute_all(flat, {**where.at, c.n.var: where.j + q * self.schedule.nr, c.k.var: k0})
 
         ahead = const_index(self.schedule.nr) if self.schedule.across else None
-        return Matrix(self.signature.leaves[place.node], offset, place.along, ahead)
+        return Matrix(self.signature.leaves[place.node], offset, place.along, ahead, is_whole=True)
 
     def sums(self, where: Block, i: Expr, q: Expr) -> Matrix:
         """Return where the sums of panel `q` are: row `r` from `i` on."""
@@ -327,9 +330,23 @@ class Tiles(Nest):
     def multiply(self, left: Matrix, right: Matrix, sums: Matrix, q: Expr, part: _Tile) -> Body:
         """Return the calls of the microkernels on a strip of rows and panel `q`."""
         s = self.schedule
+        wide = self.tiles(s.mr, s.nr, s.rest, left, right, sums, q, part)
+        if s.last is None or right.is_whole:
+            return wide
+        tall = simplify_index(part.rows // s.last[0], self.extents)
+        narrow = dataclasses.replace(part, tall=tall, done=const_index(0))
+        last = self.tiles(*s.last, 0, left, right, sums, q, narrow)
+        # Form ``direct`` packs nothing else.
+        return last if not s.pack_b else (If(compare("lt", part.cols, s.nr), last, wide),)
+
+    def tiles(
+        self, mr: int, nr: int, rest: int, left: Matrix, right: Matrix, sums: Matrix, q: Expr, part: _Tile
+    ) -> Body:
+        """Return the calls of the `mr` x `nr` microkernel, and of one `rest` high for what is left of the rows."""
+        s = self.schedule
 
         def call(height: int, r: Expr, count: Expr) -> Body:
-            kernel = microkernel(self.dtype, height, s.nr, left=s.left, masks=s.masks)
+            kernel = microkernel(self.dtype, height, nr, left=s.left, masks=s.masks)
             self.callees[kernel.name] = kernel
             offsets = (left.offset(r), right.offset(q), sums.offset(r))
             return (
@@ -351,11 +368,11 @@ class Tiles(Nest):
             )
 
         start = part.done
-        whole = loop("r", part.tall - start, lambda r: call(s.mr, (r + start) * s.mr, const_index(s.mr)))
-        if divides(s.mr, self.c.m.extent):
+        whole = loop("r", part.tall - start, lambda r: call(mr, (r + start) * mr, const_index(mr)))
+        if divides(mr, self.c.m.extent):
             return whole
-        height = s.rest or s.mr
-        done = simplify_index(part.tall * s.mr)
+        height = rest or mr
+        done = simplify_index(part.tall * mr)
 
         def short(r: Expr) -> Body:
             top = simplify_index(done + r * height)

@@ -144,13 +144,13 @@ def _masked_edges(acc: Buffer, c: Buffer, rows: Expr, cols: Expr, whole: _Whole)
 
 
 def _tile_edges(acc: Buffer, c: Buffer, rows: Expr, cols: Expr, whole: _Whole) -> tuple[Body, Body]:
-    """Return the same without masks: a partial tile goes through a copy, element by element."""
+    """Return the same without masks in registers: a partial tile goes through a copy in memory."""
     mr, nr = acc.shape
     tile = Buffer("tile", acc.dtype, acc.shape, "stack", 64)
     full = Binary("and", compare("eq", rows, mr), compare("eq", cols, nr))
 
     def part(make: Callable[[Expr, Expr], Stmt]) -> Body:
-        return loop("r", rows, lambda r: loop("l", cols, lambda l: (make(r, l),)))
+        return loop("r", rows, lambda r: loop("l", cols, lambda l: (make(r, l),), "vectorized"))
 
     start: Body = (
         If(

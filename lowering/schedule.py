@@ -36,8 +36,9 @@ Form: TypeAlias = Literal["packed", "direct", "vector", "dots", "taps", "strips"
 #: left factor of 192 KB still fit the second cache.
 DEPTH_BYTES = 4096
 #: The same where one strip of rows is multiplied by a matrix in memory, and columns of one parallel block. The tiles of
-#: a strip then walk across the matrix, along so many rows of it, rather than down, where each row is another page.
-ACROSS_BYTES, ACROSS_COLS = 256, 1024
+#: a strip then walk across the matrix, along so many rows of it, rather than down, where each row is another page: if
+#: rows are long.
+ACROSS_BYTES, ACROSS_COLS, LONG_ROW = 256, 1024, 2048
 #: Heights of register tiles.
 HEIGHTS = (2, 3, 4, 6, 8, 12, 16)
 #: Rows of a strip, a multiple of every height: their part of the left factor is used again for each panel.
@@ -57,8 +58,9 @@ SMALL_LEFT_BYTES = 256 << 10
 FEW_ROWS = 4
 #: Accumulators of a tile: more than enough to hide latency, and they leave registers for the operands.
 ACCUMULATORS = 24
-#: How much cheaper a tile other than the best for large matrices must be: each is some 15 ms of compile time.
-WORTH_A_TILE = 1.1
+#: How much cheaper a tile other than the best for large matrices must be, and one more for a last, narrower panel: each
+#: is some 15 ms of compile time.
+WORTH_A_TILE, WORTH_A_LAST_TILE = 1.1, 1.06
 #: Stands for an extent that is not known when comparing tiles: so many that edges do not count.
 UNKNOWN = 1 << 16
 
@@ -67,8 +69,9 @@ UNKNOWN = 1 << 16
 class Schedule:
     """How a contraction is computed.
 
-    `mr` x `nr` is the register tile, `rest` the height of a second one for what is left of the rows (0: none), `kc` the
-    depth of a panel, `mc` the rows that share it, `block_m` x `block_n` the part of the result that one iteration of
+    `mr` x `nr` is the register tile, `rest` the height of a second one for what is left of the rows (0: none), `last`
+    height and width of the tile of a last panel that is narrower than `nr` (None: the same tile); `kc` is the depth of
+    a panel, `mc` the rows that share it, `block_m` x `block_n` the part of the result that one iteration of
     the parallel loop computes. `pack_a`: the left factor is copied to a block whose rows (or columns: `left`) are
     contiguous; `pack_b`: the right factor is copied to panels of `nr` columns. `masks`: edges by masked vectors.
     `across`: tiles walk along rows of a right factor in memory.
@@ -87,11 +90,14 @@ class Schedule:
     left: LeftForm = "rows"
     masks: bool = True
     across: bool = False
+    last: tuple[int, int] | None = None
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line for dumps."""
-        sizes = f" {self.mr}x{self.nr}" + (f"+{self.rest}" if self.rest else "") + f" kc {self.kc} mc {self.mc}"
+        sizes = f" {self.mr}x{self.nr}" + (f"+{self.rest}" if self.rest else "")
+        sizes += f" last {self.last[0]}x{self.last[1]}" if self.last else ""
+        sizes += f" kc {self.kc} mc {self.mc}"
         sizes += f" block {self.block_m}x{self.block_n}"
         words = [self.form + (sizes if self.form in ("packed", "direct") else ""), *self.reasons]
         return "; ".join(words)
@@ -113,12 +119,13 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     if m is not None and m <= FEW_ROWS:
         return _few_rows(c, m, target.lanes(dtype))
     lanes = target.lanes(dtype)
-    masks = target.can_mask(dtype)
-    mr, nv, rest = _tile(m, n, lanes, target)
+    # Masks that take vector registers are too many beside a tile: of 16, sums then go to the stack in its loop.
+    masks = target.can_mask(dtype) and target.vector_registers > 16
+    mr, nv, rest, last = _tile(m, n, lanes, target)
     nr = nv * lanes
     direct = _is_small(c.right, n, k, nr, dtype)
     pack_a, left, why = _left(c.left, m, k, dtype)
-    across = not direct and m is not None and m <= STRIP_ROWS and _is_in_rows(c.right) and not _is_weight(c.right)
+    across = not direct and m is not None and m <= STRIP_ROWS and _has_long_rows(c.right, n, dtype)
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
         why,
@@ -142,6 +149,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         left,
         masks,
         across,
+        last,
         reasons,
     )
 
@@ -164,20 +172,35 @@ def _few_rows(c: Contraction, m: int, lanes: int) -> Schedule:
     return Schedule("vector", mr=m, reasons=(f"{rows}: the matrix is read once",))
 
 
-def _tile(m: int | None, n: int | None, lanes: int, target: Target) -> tuple[int, int, int]:
-    """Return the rows and vectors of the cheapest register tile, and the height of the tile for what is left."""
+#: Rows and vectors of a register tile, the height of the tile for what is left of the rows, and `Schedule.last`.
+_Tile: TypeAlias = tuple[int, int, int, tuple[int, int] | None]
+
+
+def _tile(m: int | None, n: int | None, lanes: int, target: Target) -> _Tile:
+    """Return the cheapest register tile and those for what it leaves."""
     # Without FMA each product needs a register of its own.
     free = target.vector_registers - 1 - (not target.has_fma)
-    tiles = []
-    for nv in (4, 3, 2, 1):
-        most = min((free - nv) // nv, ACCUMULATORS // nv)
-        mr = max((h for h in HEIGHTS if h <= most), default=1)
-        if mr * nv >= 8:
-            tiles.append((mr, nv, _rest(m, mr, nv)))
-    costs = {t: _cycles(m or UNKNOWN, n or UNKNOWN, lanes, *t) for t in tiles}
+    heights = {nv: _height(nv, free) for nv in (4, 3, 2, 1)}
+    heights = {nv: mr for nv, mr in heights.items() if mr * nv >= 8}
+    tiles = [(mr, nv, _rest(m, mr, nv)) for nv, mr in heights.items()]
     first = min(tiles, key=lambda t: _cycles(UNKNOWN, UNKNOWN, lanes, *t))
-    best = min(tiles, key=costs.__getitem__)
-    return best if costs[best] * WORTH_A_TILE < costs[first] else first
+    found: list[tuple[float, _Tile]] = []
+    for mr, nv, rest in tiles:
+        worth = 1 if (mr, nv, rest) == first else WORTH_A_TILE
+        found.append((worth * _cycles(m or UNKNOWN, n or UNKNOWN, lanes, mr, nv, rest), (mr, nv, rest, None)))
+        left = -(-((n or 0) % (nv * lanes)) // lanes)
+        if 0 < left < nv and left in heights and m:
+            height = min(heights[left], -(-m // 2) * 2)
+            whole = _cycles(m, (n or 0) // (nv * lanes) * nv * lanes, lanes, mr, nv, rest)
+            cost = whole + _cycles(m, left * lanes, lanes, height, left, 0)
+            found.append((worth * WORTH_A_LAST_TILE * cost, (mr, nv, rest, (height, left * lanes))))
+    return min(found, key=lambda f: f[0])[1]
+
+
+def _height(nv: int, registers: int) -> int:
+    """Return how many rows a tile of `nv` vectors can have."""
+    most = min((registers - nv) // nv, ACCUMULATORS // nv)
+    return max((h for h in HEIGHTS if h <= most), default=1)
 
 
 def _rest(m: int | None, mr: int, nv: int) -> int:
@@ -223,6 +246,11 @@ def _is_small(f: Factor, n: int | None, k: int | None, nr: int, dtype: DType) ->
 def _is_in_rows(f: Factor) -> bool:
     """Tell whether a right factor is in memory and its rows are contiguous."""
     return f.place is not None and f.unit == "across"
+
+
+def _has_long_rows(f: Factor, n: int | None, dtype: DType) -> bool:
+    """Tell whether a right factor that is not packed ahead is in memory, in rows of about a page or more."""
+    return _is_in_rows(f) and not _is_weight(f) and (n is None or n * dtype.itemsize >= LONG_ROW)
 
 
 def _is_weight(f: Factor) -> bool:

@@ -21,7 +21,7 @@ from lowering.interp import interpret
 from lowering.llvm import emit_module
 from lowering.loop_ir import Kernel
 from lowering.pipeline import run_pipeline
-from lowering.schedule import Schedule, choose_contraction
+from lowering.schedule import Form, Schedule, choose_contraction
 from lowering.target import Target, host
 from lowering.text import parse_kernel, show
 from lowering.verify import verify
@@ -268,6 +268,17 @@ def test_a_column_is_computed_as_a_row() -> None:
     np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"])
 
 
+@pytest.mark.parametrize("form", ["packed", "direct"])
+@pytest.mark.parametrize("n", [4, 5, 6, 9])
+def test_a_last_panel_may_have_a_tile_of_its_own(form: Form, n: int) -> None:
+    schedule = Schedule(form, 3, 4, 2, 5, 12, 12, 8, pack_b=form == "packed", last=(4, 2))
+    for m in (1, 4, 13, 19):
+        kernel = contraction(matmul(m, n, 11), schedule)
+        assert n % 4 == 0 or "multiply_f32_4x2(" in show(kernel)
+        arrays, got = interpreted(kernel, {})
+        np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"])
+
+
 COPYING = Schedule("packed", mr=3, nr=4, rest=2, kc=5, mc=6, block_m=12, block_n=8, pack_b=True)
 
 
@@ -398,6 +409,7 @@ def test_no_tile_and_no_block_changes_a_bit() -> None:
         )
     ]
     schedules.append(Schedule("direct", 6, 64, 2, 50, 24, 48, 128))
+    schedules.append(Schedule("packed", 6, 64, 2, 50, 24, 48, 128, pack_b=True, across=True, last=(8, 48)))
     compare_bits(matmul("m", "n", "k"), schedules, SHAPES, host())
 
 
@@ -405,6 +417,8 @@ def test_no_tile_and_no_block_changes_a_bit() -> None:
 def test_forms_for_few_rows_give_the_bits_of_one_chain(rows: int) -> None:
     schedules: list[Schedule | None] = [Schedule("vector", mr=rows), Schedule("dots", mr=rows)]
     shapes = [{"n": n, "k": k} for n, k in ((1, 1), (0, 4), (4, 0), (65, 33), (5000, 9))]
+    # Blocks of form "vector" follow the number of workers.
+    shapes += [{"n": 5000, "k": 9, "workers": workers} for workers in (2, 3, 100)]
     compare_bits(matmul(rows, "n", "k"), schedules, shapes, host())
 
 
@@ -458,7 +472,9 @@ def test_parts_of_the_parallel_loop_do_not_depend_on_each_other() -> None:
     assert all(same_bits(whole[name], pieces[name]) for name in whole)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(16, 16, 16), (64, 64, 64), (100, 100, 100), (32, 300, 77), (1, 1000, 300)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(16, 16, 16), (64, 64, 64), (100, 100, 100), (65, 65, 65), (32, 300, 77), (1, 1000, 300)]
+)
 def test_declared_sizes_agree_with_numpy(m: int, n: int, k: int) -> None:
     for dtype, tolerance in ((jf.float32, 1e-5), (jf.float64, 1e-13)):
         kernel = contraction(matmul(m, n, k, dtype))
