@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from jitflow.expr import (
     Buffer,
+    Const,
     Expr,
     Fma,
     Load,
     Var,
     const,
     const_index,
+    minimum,
 )
 from jitflow.simplify import simplify_index
 from lowering.analysis.contraction import Contraction
-from lowering.contract_nest import Nest, ceil_div, part_of
+from lowering.contract_nest import Nest, part_of
 from lowering.fuse import FusionGroup
-from lowering.loop_ir import Alloc, Body, Stmt, Store
+from lowering.loop_ir import WORKERS, Alloc, Body, Stmt, Store
 from lowering.microkernel import loop
 from lowering.schedule import Schedule
 from lowering.signature import Signature, store_output
@@ -29,8 +31,11 @@ from lowering.trace import (
 ROWS_AT_ONCE = 8
 #: Sums that run side by side in form ``dots``: two units, a latency of 4, and as many streams as prefetchers follow.
 SUMS_AT_ONCE = 16
-#: Columns of one parallel block of form ``vector``: its partial sums (16 KB of f32) stay in the first cache.
-VECTOR_COLS = 4096
+#: Columns of one parallel block of form ``vector``: its partial sums (16 KB of f32) stay in the first cache. Long rows
+#: are read faster, 2048 by 8 % than 1024, so where there are fewer columns there is one block for each worker.
+VECTOR_COLS, LEAST_COLS = 4096, 512
+#: Elements of a matrix that is read in some 10 us: not worth sharing.
+SMALL_MATRIX = 1 << 17
 #: Sums of one parallel block of form ``dots``.
 DOTS = 64
 
@@ -38,17 +43,20 @@ DOTS = 64
 class _Rows(Nest):
     """Forms for a few rows, each a literal: what ``vector`` and ``dots`` share."""
 
-    #: Columns of one parallel block.
+    #: Columns of one parallel block at most.
     width: int
 
     def __init__(self, group: FusionGroup, c: Contraction, signature: Signature, schedule: Schedule) -> None:
         super().__init__(group, c, signature, schedule)
-        self.c_block = Buffer("c_block", self.dtype, (schedule.mr, self.width), "scratch", 64)
+        # Rows a cache line apart from a power of two: elements of one column do not compete for places in the cache.
+        shape = (schedule.mr, self.width + 64 // self.dtype.itemsize)
+        self.c_block = Buffer("c_block", self.dtype, shape, "scratch", 64)
 
     def body(self) -> Body:
         c = self.c
         top: list[Stmt] = []
-        blocks = self.let(top, "n_blocks", ceil_div(c.n.extent, self.width))
+        width = self.let(top, "width", self.block_width())
+        blocks = self.let(top, "n_blocks", simplify_index((c.n.extent + (width - 1)) // width))
         total = simplify_index(self.batch_extent * blocks)
 
         def block(t: Expr) -> Body:
@@ -57,8 +65,8 @@ class _Rows(Nest):
             self.extents[t] = total
             batch = self.let(out, "batch", t // blocks, self.batch_extent)
             at = self.unflatten(out, c.batch, batch)
-            j = self.let(out, "j0", simplify_index(t % blocks, self.extents) * self.width)
-            cols = self.let(out, "cols", part_of(c.n.extent, j, self.width))
+            j = self.let(out, "j0", simplify_index(t % blocks, self.extents) * width)
+            cols = self.let(out, "cols", part_of(c.n.extent, j, width))
             rows = [
                 {**at, c.m.var: const_index(r), **self.unflatten(out, c.m_axes, const_index(r))} for r in self.heights
             ]
@@ -70,6 +78,10 @@ class _Rows(Nest):
 
         top += loop("t", total, block, "parallel")
         return tuple(top)
+
+    def block_width(self) -> Expr:
+        """Return the columns of one parallel block."""
+        return const_index(self.width)
 
     @property
     def heights(self) -> range:
@@ -105,6 +117,20 @@ class Vector(_Rows):
     """Form ``vector``: the matrix is read row by row, a few rows side by side, and added to sums that stay near."""
 
     width = VECTOR_COLS
+
+    def __init__(self, group: FusionGroup, c: Contraction, signature: Signature, schedule: Schedule) -> None:
+        super().__init__(group, c, signature, schedule)
+        if not isinstance(self.block_width(), Const):
+            # Where one block of the result ends and the next begins, two workers would write to one line all the time.
+            self.target, self.is_plain = None, False
+
+    def block_width(self) -> Expr:
+        n, elements = self.c.n.extent, simplify_index(self.c.n.extent * self.c.k.extent)
+        is_small = isinstance(elements, Const) and elements.value <= SMALL_MATRIX
+        if is_small or (isinstance(n, Const) and n.value <= LEAST_COLS):
+            return const_index(self.width)
+        even = (n + (LEAST_COLS * WORKERS - 1)) // (LEAST_COLS * WORKERS) * LEAST_COLS
+        return minimum(const_index(self.width), even)
 
     def sums(self, rows: Sequence[Mapping[Var, Expr]], j: Expr, cols: Expr) -> Body:
         c = self.c

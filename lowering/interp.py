@@ -27,7 +27,7 @@ from jitflow.errors import CompilerBug
 from jitflow.expr import Buffer, Var
 from lowering.checked_memory import Clock, Level, Memory, allocate, given
 from lowering.exact import Array, np_dtype
-from lowering.loop_ir import Kernel
+from lowering.loop_ir import WORKERS, Kernel
 from lowering.to_python import Program, to_python, waiting_at
 
 WARP = 32
@@ -80,7 +80,7 @@ def _arrays(kernel: Kernel, buffers: Mapping[str, Array] | Sequence[Array]) -> l
 
 
 def _sizes(kernel: Kernel, arrays: list[Array], dims: Mapping[str, int]) -> list[int]:
-    known = dict(dims)
+    known = {WORKERS.name: 1, **dims}
     for b, a in zip(kernel.params, arrays, strict=True):
         if len(b.shape) == a.ndim:
             known = {n.name: size for n, size in zip(b.shape, a.shape, strict=True) if isinstance(n, Var)} | known

@@ -14,11 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
-from jitflow.expr import Buffer, Expr, Var, substitute
+from jitflow.expr import INDEX, Buffer, Expr, Var, substitute
 from jitflow.record import children, map_children, record
 
 LoopKind: TypeAlias = Literal["serial", "parallel", "vectorized", "unrolled", "block", "thread"]
 LOOP_KINDS: tuple[LoopKind, ...] = ("serial", "parallel", "vectorized", "unrolled", "block", "thread")
+
+#: How many threads share a kernel: a dim that the caller gives. What is cut into pieces may be cut by it, since no
+#: result depends on how it is cut.
+WORKERS = Var("workers", INDEX, floor=1)
 
 
 class Stmt:

@@ -14,10 +14,12 @@ from jitflow.errors import CompilerBug
 from jitflow.expr import Binary, Const, Expr, as_index, const_index, maximum
 from jitflow.simplify import simplify_index
 from lowering.llvm import POLL, KernelAbi, kernel_abi, parallel_extent, symbol
+from lowering.loop_ir import WORKERS
 from lowering.passes.poll import WORK_BETWEEN_POLLS, WORK_WORTH_SHARING
 from lowering.plan import Check, Copy, Launch, Place, Plan, nbytes_of
 from lowering.trace import substitute_all
 from runtime.abi import STOPPED
+from runtime.threads import Team
 
 _WITH_OVERFLOW = {"add": "sadd", "sub": "ssub", "mul": "smul"}
 _GREATEST = (1 << 63) - 1
@@ -30,6 +32,8 @@ _LAUNCHES_BETWEEN_POLLS = 8
 
 #: Have a task do all iterations below `end`, by the team if there is one; returns whether it was stopped.
 _SHARE = "@run.share"
+#: The helpers of those who have no team.
+_NOBODY = "@run.nobody"
 _SHARE_ARGUMENTS = "ptr %team, ptr %task, ptr %frame, i64 %end, i64 %chunk, ptr %scratch, i64 %stride, ptr %watch"
 _SHARE_TEXT = f"""define internal i1 {_SHARE}({_SHARE_ARGUMENTS}) noinline nounwind {{
 entry:
@@ -152,6 +156,7 @@ class _Writer:
 def emit_measure(plan: Plan, name: str) -> str:
     """Return the text of ``measure``. The guard after the last one stands for sizes over 2**63."""
     w = _Writer(checked=True)
+    w.names[WORKERS] = "%workers"
     for k, var in enumerate(plan.slots):
         w.names[var] = w.put(f"load i64, ptr {w.slot('%dims', k)}")
     for k, s in enumerate(plan.solved):
@@ -221,7 +226,8 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     frame = [f"  %frame = alloca [{max(map(_frame_words, w.tasks))} x i64], align 8"] if w.tasks else []
     body = "\n".join([*frame, *w.lines])
     run = f"define i32 {symbol(name)}({parameters}) nounwind {{\nentry:\n{body}\n}}\n"
-    return "\n".join([run, *map(_task, w.tasks), *([_SHARE_TEXT] if w.tasks else [])])
+    nobody = [f"{_NOBODY} = internal constant i64 0\n"] if w.knows_workers else []
+    return "\n".join([*nobody, run, *map(_task, w.tasks), *([_SHARE_TEXT] if w.tasks else [])])
 
 
 def shares_work(plan: Plan) -> bool:
@@ -263,6 +269,12 @@ class _RunWriter(_Writer):
         super().__init__(checked=False)
         for k, var in enumerate(plan.dims):
             self.names[var] = self.put(f"load i64, ptr {self.slot('%dims', k)}")
+        self.knows_workers = any(isinstance(s, Launch) and WORKERS in s.kernel.dims for s in plan.steps)
+        if self.knows_workers:
+            alone = self.put("icmp eq ptr %team, null")
+            helpers = self.put(f"getelementptr i8, ptr %team, i64 {Team.helpers.offset}")
+            found = self.put(f"load i64, ptr {self.put(f'select i1 {alone}, ptr {_NOBODY}, ptr {helpers}')}")
+            self.names[WORKERS] = self.put(f"add i64 {found}, 1")
         *self.offsets, self.scratch = self.total(plan.cells)
         self.stride = self.index(plan.scratch)
         self.block = "entry"

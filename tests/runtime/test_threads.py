@@ -385,6 +385,7 @@ def kinds() -> Iterator[tuple[dict[str, Any], dict[str, Any], list[jf.Session]]]
     rng = np.random.default_rng(0)
     x, m = jf.placeholder("x", jf.float32, ("n",)), jf.placeholder("m", jf.float32, ("r", "c"))
     w, i = jf.variable("w", rng.random((203, 131), np.float32)), jf.placeholder("i", jf.int64, ("k",))
+    p, v = jf.placeholder("p", jf.float32, (3, 300)), jf.variable("v", rng.random((300, 1501), np.float32))
     kinds = {
         "elementwise": jf.gelu(x),
         "integers": jf.astype(x * 100.0, jf.int64) // 7,
@@ -394,6 +395,7 @@ def kinds() -> Iterator[tuple[dict[str, Any], dict[str, Any], list[jf.Session]]]
         "argmax": jf.argmax(m, axis=1),
         "layer norm and product": jf.layer_norm(m) @ w,
         "product": jf.matmul(m, m.T),
+        "product of few rows": jf.maximum(p @ v, 1.0) + 1.0,
         "transpose": jf.permute_dims(m, (1, 0)) + 1.0,
         "sort": jf.sort(m, axis=-1),
         "scan": jf.cumulative_sum(m, axis=1),
@@ -404,6 +406,7 @@ def kinds() -> Iterator[tuple[dict[str, Any], dict[str, Any], list[jf.Session]]]
         "x": rng.standard_normal(100_003).astype(np.float32),
         "m": rng.standard_normal((517, 203)).astype(np.float32),
         "i": rng.integers(0, 100_003, 50_001),
+        "p": rng.random((3, 300), np.float32),
     }
     sessions = [jf.Session(kinds, threads=n) for n in (1, 2, 3, 7)]
     yield kinds, feeds, sessions
@@ -416,6 +419,15 @@ def test_f45_the_bits_do_not_depend_on_the_number_of_threads(kinds: Any) -> None
     found = [session.run(fetches, feeds) for session in [*sessions, *sessions[1:]]]
     for name in fetches:
         assert len({r[name].tobytes() for r in found}) == 1, name
+
+
+def test_what_is_cut_by_the_number_of_workers_is_one_code_for_all() -> None:
+    row, v = jf.placeholder("row", jf.float32, (1, 300)), jf.variable("v", np.ones((300, 1501), np.float32))
+    texts = {jf.Session(row @ v, threads=n, load=False).dump("llvm") for n in (1, 2, 5)}
+    assert len(texts) == 1
+    small = jf.variable("small", np.ones((10, 1501), np.float32))
+    assert "workers" in jf.Session(row @ v, load=False).dump("plan")
+    assert "workers" not in jf.Session(row[:, :10] @ small, load=False).dump("plan")
 
 
 def test_many_threads_share_sessions_and_the_pool(kinds: Any) -> None:

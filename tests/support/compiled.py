@@ -15,7 +15,7 @@ from jitflow.expr import INDEX, Var
 from jitflow.simplify import evaluate_index
 from lowering.cpu import compile_object
 from lowering.llvm import emit_kernel, kernel_abi, parallel_extent, scratch_bytes
-from lowering.loop_ir import Kernel
+from lowering.loop_ir import WORKERS, Kernel
 from lowering.target import Target, from_name, host, machine
 
 #: Every x86 level that can be compiled for; those this machine can also run come from `runnable`.
@@ -74,8 +74,8 @@ class Compiled:
 
 
 def sizes_of(kernel: Kernel, arrays: Mapping[str, np.ndarray[Any, Any]], dims: Mapping[str, int]) -> dict[Var, int]:
-    """Return the dims of `kernel`: as given, else from the shapes of `arrays`."""
-    values = {d: dims[d.name] for d in kernel.dims if d.name in dims}
+    """Return the dims of `kernel`: as given, else from the shapes of `arrays`; one worker if nobody says."""
+    values = {WORKERS: 1, **{d: dims[d.name] for d in kernel.dims if d.name in dims}}
     for b in kernel.params:
         for n, size in zip(b.shape, arrays[b.name].shape, strict=True):
             if isinstance(n, Var) and n.type is INDEX:
