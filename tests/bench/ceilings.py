@@ -177,7 +177,9 @@ class Ceilings:
         n = self._threads
         stream = self._function("stream_nt" if past_cache and written else "stream", 6)
         large = read + written > _LARGE
-        shared = large and sum(a.nbytes for a in sources) == read and all(a.flags.c_contiguous for a in sources)
+        there = sum(a.nbytes for a in sources)
+        # Slices may read a little less.
+        shared = large and 0.98 * there <= read <= there and all(a.flags.c_contiguous for a in sources)
         parts = list(sources) if shared else [_aligned(self._round(read))]
         # What is in a cache is moved often enough that starting threads, which takes 50 microseconds, does not count.
         inside = 1 if shared else max(1, n * _LARGE // max(1, read + written))
@@ -185,7 +187,7 @@ class Ceilings:
         pieces: list[list[tuple[Any, ...]]] = [[] for _ in range(n)]
         kept = []
         for a in parts:
-            share = written * a.nbytes // read if read else written
+            share = written * a.nbytes // sum(b.nbytes for b in parts) if read else written
             for k in range(n):
                 first, end = (a.ctypes.data + a.nbytes * j // n for j in (k, k + 1))
                 start = -(-first // 64) * 64
