@@ -88,8 +88,7 @@ def lift(function: Callable[..., Any]) -> Callable[..., Any]:
             raise _of(function, error) from None
         return as_tensor(made) if isinstance(made, Node) else type(made)(map(as_tensor, made))
 
-    given = str(inspect.signature(function).return_annotation)
-    _describe(lifted, function, given.replace("Node", "Tensor"))
+    _describe(lifted, function)
     return lifted
 
 
@@ -109,12 +108,13 @@ def _of(function: Callable[..., Any], error: JitflowError) -> JitflowError:
     return error if re.match(rf"{name}\b", text) else located(type(error)(f"{name}: {text}"))
 
 
-def _describe(lifted: Callable[..., Any], function: Callable[..., Any], result: str) -> None:
+def _describe(lifted: Callable[..., Any], function: Callable[..., Any]) -> None:
     """Make `lifted` read as users are to see `function`."""
     lifted.__module__ = "jitflow"
     lifted.__doc__ = re.sub(r"^( *)Node$", r"\1Tensor", function.__doc__ or "", flags=re.MULTILINE)
-    signature = inspect.signature(function).replace(return_annotation=result)
-    lifted.__signature__ = signature  # type: ignore[attr-defined]
+    given = inspect.signature(function)  # takes a tenth of a millisecond, and there are hundreds of functions
+    result = str(given.return_annotation).replace("Node", "Tensor")
+    lifted.__signature__ = given.replace(return_annotation=result)  # type: ignore[attr-defined]
 
 
 def _is_operand(x: object) -> bool:

@@ -35,7 +35,7 @@ _SHARE = "@run.share"
 #: The helpers of those who have no team.
 _NOBODY = "@run.nobody"
 _SHARE_ARGUMENTS = "ptr %team, ptr %task, ptr %frame, i64 %end, i64 %chunk, ptr %scratch, i64 %stride, ptr %watch"
-_SHARE_TEXT = f"""define internal i1 {_SHARE}({_SHARE_ARGUMENTS}) noinline nounwind {{
+_SHARE_TEXT = f"""define internal i1 {_SHARE}({_SHARE_ARGUMENTS}) noinline optnone nounwind {{
 entry:
   %alone = icmp eq ptr %team, null
   br i1 %alone, label %next, label %together

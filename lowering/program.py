@@ -114,8 +114,9 @@ class Program:
 
     def object_code(self) -> bytes:
         """Return the program's object file, compiling it unless this process has compiled the same text before."""
+        text = self.llvm
         start = time.perf_counter()
-        code = _compile_once(self.llvm, self.target, self.clock)
+        code = _compile_once(text, self.target, self.clock)
         self.clock("llvm", "", time.perf_counter() - start)
         return code
 
