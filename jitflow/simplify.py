@@ -523,17 +523,19 @@ def _quotient(remainder: Binary) -> Poly:
 
 def _merge_extrema(p: Poly, m: Monomial, k: int, least: Binary) -> Poly | None:
     """Return `p` with ``min(a, b) + max(a + c, b + c) = a + b + c``, c a literal, applied to its term `m`, or None."""
-    rest = list(m)
-    rest.remove(least)
-    a, b = _poly(least.a, _NO_EXTENTS), _poly(least.b, _NO_EXTENTS)
     for m2, k2 in p.items():
-        if k2 != k:
+        if k2 != k or len(m2) != len(m):
             continue
         for greatest in m2:
-            others = list(m2)
-            others.remove(greatest)
-            if not (isinstance(greatest, Binary) and greatest.op == "max" and others == rest):
+            # Sums of many minima ask this for each pair of terms: nothing is compared that need not be.
+            if not (isinstance(greatest, Binary) and greatest.op == "max"):
                 continue
+            rest, others = list(m), list(m2)
+            rest.remove(least)
+            others.remove(greatest)
+            if others != rest:
+                continue
+            a, b = _poly(least.a, _NO_EXTENTS), _poly(least.b, _NO_EXTENTS)
             x, y = _poly(greatest.a, _NO_EXTENTS), _poly(greatest.b, _NO_EXTENTS)
             for first, second in ((a, b), (b, a)):
                 c = _literal(_add(x, first, -1))
