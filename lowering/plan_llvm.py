@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jitflow.errors import CompilerBug
-from jitflow.expr import Binary, Const, Expr, as_index, const_index, maximum
+from jitflow.expr import Binary, Compare, Const, Expr, Select, as_index, const_index, maximum
 from jitflow.simplify import simplify_index
 from lowering.llvm import POLL, KernelAbi, kernel_abi, parallel_extent, symbol
 from lowering.loop_ir import WORKERS
@@ -96,6 +96,10 @@ class _Writer:
         return known
 
     def _compute(self, e: Expr) -> str:
+        if isinstance(e, Select) and isinstance(e.cond, Compare):
+            relation = f"s{e.cond.op}" if e.cond.op in ("lt", "le", "gt", "ge") else e.cond.op
+            chosen = self.put(f"icmp {relation} i64 {self.index(e.cond.a)}, {self.index(e.cond.b)}")
+            return self.put(f"select i1 {chosen}, i64 {self.index(e.a)}, i64 {self.index(e.b)}")
         if not isinstance(e, Binary):
             raise CompilerBug(f"{e!r} is no expression of the program's dims")
         a, b = self.index(e.a), self.index(e.b)
