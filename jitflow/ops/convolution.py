@@ -19,11 +19,21 @@ from jitflow.graph import Node, OpDef, Operand, Sample, define_op, located
 from jitflow.ops.axes import Dims, known_shape
 from jitflow.ops.cast import cast_array, check_kinds, promoted
 from jitflow.ops.elementwise import add_op
-from jitflow.ops.matmul import matmul_op
-from jitflow.ops.movement import permute_dims, reshape_to
+from jitflow.ops.matmul import contract, matmul_op, sum_in_dtype
+from jitflow.ops.movement import flip_op, matrix_transpose, permute_dims, reshape_to
 from jitflow.ops.padding import pad_op
+from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, fitting_count, numpy_counts, numpy_places, window_count, window_extent, windows
+from jitflow.ops.windows import (
+    Numbers,
+    fitting_count,
+    fold_windows_op,
+    numpy_counts,
+    numpy_places,
+    window_count,
+    window_extent,
+    windows,
+)
 from jitflow.public import public
 from jitflow.simplify import simplify_index
 from jitflow.types import (
@@ -196,6 +206,70 @@ def _expand_conv(
     return with_bias(out, bias)
 
 
+def added_up(x: Node, w: Node, parts: Shape, room: Shape, strides: Numbers, dilations: Numbers, groups: int) -> Node:
+    """Return zeros to whose windows each element of `x`, times weights ``[C, O/groups, *K]``, has been added.
+
+    One product has an element for each place of each window, so it is of shape `parts`, and the windows lie in `room`
+    places along each axis.
+    """
+    split = () if groups == 1 else (groups,)
+    inner = divided(w.shape[0], groups)
+    weights = matrix_transpose(reshape_to(w, (*split, inner, mul_dims(*w.shape[1:]))))
+    added = matmul_op(weights, reshape_to(x, (x.shape[0], *split, inner, mul_dims(*x.shape[2:]))))
+    return fold_windows_op(reshape_to(added, parts), shape=room, strides=strides, dilations=dilations)
+
+
+def _turned(ct: Node, w: Node, padding: Padding, strides: Numbers, dilations: Numbers, groups: int) -> Node | None:
+    """Return the gradient of the input as a convolution with the weights turned around; None if windows skip places."""
+    sizes = w.shape[2:]
+    beyond: list[tuple[int, int]] = []
+    for size, dilation, (before, after) in zip(sizes, dilations, padding, strict=True):
+        reach = window_extent(size, dilation)
+        if not (isinstance(reach, int) and isinstance(before, int) and isinstance(after, int)):
+            return None
+        beyond.append((reach - 1 - before, reach - 1 - after))
+    if any(s != 1 for s in strides) or any(n < 0 for pair in beyond for n in pair):
+        return None
+    inner, outer = divided(w.shape[0], groups), w.shape[1]
+    by_group = reshape_to(w, (groups, inner, outer, *sizes))
+    swapped = permute_dims(by_group, (0, 2, 1, *range(3, len(by_group.shape))))
+    turned = flip_op(reshape_to(swapped, (mul_dims(outer, groups), inner, *sizes)), axes=_sliding(sizes))
+    return conv_op(ct, turned, strides=strides, padding=tuple(beyond), dilations=dilations, groups=groups)
+
+
+def _sliding(sizes: Shape) -> tuple[int, ...]:
+    """Return the axes that windows of `sizes` slide along."""
+    return tuple(range(2, 2 + len(sizes)))
+
+
+def _vjp_conv(
+    ct: Node,
+    out: Node,
+    x: Node,
+    w: Node,
+    *bias: Node,
+    strides: Numbers,
+    padding: Padding,
+    dilations: Numbers,
+    groups: int,
+) -> tuple[Node, ...]:
+    """The gradient of the weights is one product over batch and places, that of the bias a sum over them."""
+    inside, sizes = padded(x, padding), w.shape[2:]
+    patches = windows(inside, sizes, strides, dilations)
+    dx = _turned(ct, w, padding, strides, dilations, groups)
+    if dx is None:
+        whole = added_up(ct, w, patches.shape, inside.shape[2:], strides, dilations, groups)
+        cut = enumerate(zip(padding, x.shape[2:], strict=True), 2)
+        dx = slice_axes(whole, {axis: (before, n, 1) for axis, ((before, _), n) in cut})
+    batch, places = x.shape[0], mul_dims(*ct.shape[2:])
+    split, label = ((), ()) if groups == 1 else ((groups,), ("g",))
+    by_group = reshape_to(ct, (batch, *split, divided(w.shape[0], groups), places))
+    read = reshape_to(patches, (batch, *split, mul_dims(w.shape[1], *sizes), places))
+    dw = contract(by_group, ("n", *label, "o", "p"), read, ("n", *label, "k", "p"), (*label, "o", "k"))
+    own = [sum_in_dtype(ct, (0, *_sliding(sizes))) for _ in bias]
+    return (dx, reshape_to(dw, w.shape), *own)
+
+
 def _numpy_conv(
     x: Array,
     w: Array,
@@ -259,7 +333,7 @@ def _samples_conv(rng: np.random.Generator) -> Iterator[Sample]:
         inputs = tuple(draw(rng, float64, *own) for own in (shape, weights, weights[:1]))
         yield Sample(inputs, flat | change)
     deep = {"strides": (1, 2, 1), "padding": ((0, 1),) * 3, "dilations": (1, 1, 2), "groups": 1}
-    yield Sample((draw(rng, float64, 1, 2, 3, 4, 5), draw(rng, float64, 2, 2, 2, 2, 2)), deep)
+    yield Sample((draw(rng, float64, 1, 2, 3, 4, 5), draw(rng, float64, 2, 2, 1, 2, 2)), deep)
     for dtype in (int32, *FLOATS):
         inputs = (draw(rng, dtype, 2, 2, 6, 20), draw(rng, dtype, 3, 2, 3, 3), draw(rng, dtype, 3))
         yield Sample(inputs, flat | {"padding": ((1, 1), (1, 1))}, smooth=False)
@@ -283,6 +357,7 @@ conv_op: OpDef = define_op(
     infer=_infer_conv,
     expand=_expand_conv,
     numpy=_numpy_conv,
+    vjp=_vjp_conv,
     samples=_samples_conv,
     scale=_scale_conv,
     costly=True,

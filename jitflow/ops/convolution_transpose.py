@@ -20,9 +20,9 @@ from jitflow.ops.cast import cast_array, promoted
 from jitflow.ops.convolution import (
     Case,
     Pairs,
+    added_up,
     check_bias,
     check_channels,
-    divided,
     padded,
     padding_of,
     per_axis,
@@ -30,14 +30,12 @@ from jitflow.ops.convolution import (
     wide,
     with_bias,
 )
-from jitflow.ops.matmul import matmul_op
-from jitflow.ops.movement import matrix_transpose, reshape_to
 from jitflow.ops.slicing import slice_axes
 from jitflow.ops.testdata import FLOATS, Array, draw
-from jitflow.ops.windows import Numbers, fold_windows_op, window_extent
+from jitflow.ops.windows import Numbers, window_extent
 from jitflow.public import public
 from jitflow.simplify import known_sign, simplify_index
-from jitflow.types import Dim, Shape, TensorType, dim_of, element_count, fold_dim, mul_dims, shape_text, unify
+from jitflow.types import Dim, Shape, TensorType, dim_of, fold_dim, mul_dims, shape_text, unify
 
 
 def _infer_transpose(
@@ -97,15 +95,9 @@ def _expand_transpose(
     dilations: Numbers,
     groups: int,
 ) -> Node:
-    sizes, places = w.shape[2:], x.shape[2:]
-    batch, channels = x.shape[0], mul_dims(w.shape[1], groups)
-    split = () if groups == 1 else (groups,)
-    inner = divided(w.shape[0], groups)
-    weights = matrix_transpose(reshape_to(w, (*split, inner, mul_dims(*w.shape[1:]))))
-    added = matmul_op(weights, reshape_to(x, (batch, *split, inner, element_count(places))))
-    parts = reshape_to(added, (batch, channels, *sizes, *places))
+    parts = (x.shape[0], mul_dims(w.shape[1], groups), *w.shape[2:], *x.shape[2:])
     shape = _reached(x.shape, w.shape, strides, dilations)
-    whole = fold_windows_op(parts, shape=shape, strides=strides, dilations=dilations)
+    whole = added_up(x, w, parts, shape, strides, dilations, groups)
     # `output_padding` gives back what `padding` takes away, and may add places that no window reaches.
     beyond = tuple((0, max(more - after, 0)) for more, (_, after) in zip(output_padding, padding, strict=True))
     whole = padded(whole, beyond)
