@@ -64,12 +64,13 @@ from lowering.target import Target
 NEAR = 4
 #: Most rows of a tile in registers: its vectors, and some on their way, must fit the register file.
 MOST_ROWS = 16
-#: Bytes along each side of a tile in the cache: a few lines of each row, and all of it in the first level.
-SIDE = 256
+#: Bytes along the sides of a tile in the cache: where the array is read, and where results are written. The first level
+#: holds all of it, and longer runs are written than read.
+SIDES = (128, 512)
 #: Bytes of an array that is moved tile by tile without a stop in scratch: near as it is, it would only be copied twice.
 DIRECT = 256 << 10
 #: Tiles in a row along the axis that the array follows: they share pages.
-DEEP = 8
+DEEP = 16
 #: A pair of axes of fewer elements than this gains nothing.
 FEW = 16
 
@@ -234,18 +235,19 @@ class _Tiles:
     def edges(self) -> tuple[int, int]:
         """Return the extents of a tile; the last one along an axis may have almost twice as many."""
         nest = self.nest
-        side = SIDE // max(x.buffer.dtype.itemsize for x in nest.loads)
+        width = max(x.buffer.dtype.itemsize for x in nest.loads)
+        edge_i, edge_j = (side // width for side in SIDES)
+        area = edge_i * edge_j
         sides = [_sides(x.buffer.dtype, nest.i, nest.j, self.target) for x in nest.loads]
         n, m = simplify_index(nest.i.extent), simplify_index(nest.j.extent)
-        edge_i = edge_j = side
         # Where one axis is short, the other one may be long.
-        if isinstance(m, Const) and m.value < side:
+        if isinstance(m, Const) and m.value < edge_j:
             edge_j = max(int(m.value), 1)
-            edge_i = _whole(side * side // edge_j, max(s[0] for s in sides))
+            edge_i = _whole(area // edge_j, max(s[0] for s in sides))
         if isinstance(n, Const) and n.value < edge_i:
             edge_i = max(int(n.value), 1)
-            if not (isinstance(m, Const) and m.value < side):
-                edge_j = _whole(side * side // edge_i, max(s[1] for s in sides))
+            if not (isinstance(m, Const) and m.value <= edge_j):
+                edge_j = _whole(area // edge_i, max(s[1] for s in sides))
         return edge_i, edge_j
 
     def strip(self, out: list[Stmt], i: Expr, j: Expr, rows: Expr, cols: Expr, edges: tuple[int, int]) -> Body:
