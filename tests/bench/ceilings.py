@@ -233,7 +233,7 @@ class Ceilings:
     def _together(self, run: Callable[[int], None], threads: int | None = None) -> Callable[[], float]:
         """Return a callable that runs `run` for each thread at once, and returns the seconds until all are done."""
         n = self._threads if threads is None else threads
-        if n == 1:
+        if self._threads == 1:
             return functools.partial(_timed, run)
         barrier = threading.Barrier(n)
 
