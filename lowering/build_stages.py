@@ -16,20 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from jitflow.expr import Buffer, Const, Expr, Var, const_index, maximum, minimum, substitute
+from jitflow.expr import Buffer, Const, Expr, Load, Ramp, Var, const_index, maximum, minimum, substitute
 from jitflow.graph import Node
-from jitflow.simplify import simplify_index
+from jitflow.simplify import depends_on, simplify_index, split_linear
 from lowering.analysis.contraction import Contraction
 from lowering.build_lanes import build_lanes, last_pass
 from lowering.contract_nest import ceil_div, contraction, divides, part_of
 from lowering.contract_pack import PackedOperand, packed_operand
 from lowering.contract_tiles import Block, Matrix, Right, Tiles
 from lowering.fuse import Axis, FusionGroup
-from lowering.loop_ir import Alloc, Body, For, Kernel, Let, Stmt
+from lowering.loop_ir import Alloc, Body, For, Kernel, Let, Stmt, Store
 from lowering.microkernel import loop
 from lowering.nest import position_on, real_axes
 from lowering.reduction import levels_of
 from lowering.schedule import Schedule
+from lowering.shuffles import transposed
 from lowering.signature import Signature, make_kernel, notes_of, signature_of
 from lowering.stage import Spine, StageSchedule, columns_read, common_spine, kept_by, row_width, spine_of
 from lowering.trace import Element, Subscripts, Values, flat_index, unflatten_index
@@ -68,9 +69,11 @@ class _StageTiles(Tiles):
         panels: Buffer | None,
         *,
         ahead: bool,
+        lanes: int,
     ) -> None:
         super().__init__(group, c, signature, schedule, panels)
-        self.kept, self.origin, self.ahead = signature.kept, signature.origin, ahead
+        self.kept, self.origin, self.lanes = signature.kept, signature.origin, lanes
+        self.is_packed_ahead = ahead
         width = simplify_index(ceil_div(c.n.extent, schedule.nr) * schedule.nr)
         self.c_block = Buffer("c_block", self.dtype, (const_index(schedule.block_m), width), "scratch", 64)
 
@@ -87,7 +90,7 @@ class _StageTiles(Tiles):
         return const_index(0) if self.panels is not None else super().in_place(out, where)
 
     def right(self, where: Block, in_place: Expr, k0: Expr) -> Right:
-        if self.panels is None or self.ahead:
+        if self.panels is None or self.is_packed_ahead:
             return super().right(where, in_place, k0)
         depth, nr = self.c.k.extent, self.schedule.nr
         packed = Matrix(self.panels, lambda q: (q * depth + k0) * nr, const_index(nr))
@@ -112,11 +115,49 @@ class _StageTiles(Tiles):
         block = Block(batch, at, first, const_index(0), rows, cols)
         return (*out, *loop("p", k_blocks, lambda p: self.k_block(block, p, k_blocks, k_step)))
 
+    def _line(self, at: Mapping[Var, Expr], n: Expr, k: Expr) -> Load | None:
+        """Return the load of a vector of the right factor along k, if its elements are neighbours in memory."""
+        c, var = self.c, Var("k", floor=0)
+        if len(c.n_axes) != 1 or c.right.place is None:
+            return None
+        emitter = self.emitter()
+        self.factor(emitter, c.right, {**at, c.n.var: n, c.k.var: var})
+        found = emitter.statements[0] if len(emitter.statements) == 1 else None
+        if not isinstance(found, Let) or not isinstance(found.value, Load):
+            return None
+        *before, last = found.value.index
+        split = split_linear(last, var)
+        if split is None or split[0] != const_index(1) or any(depends_on(i, var) for i in before):
+            return None
+        return Load(found.value.buffer, (*before, Ramp(simplify_index(split[1] + k), 1, self.lanes)))
+
+    def _turned(self, at: Mapping[Var, Expr], q: Expr) -> Body:
+        """Return the statements that fill panel `q`, as deep as whole vectors go, by turning squares in registers.
+
+        Element by element, each row of the panel would be gathered from as many cache lines as it has columns.
+        """
+        nr, lanes, panels = self.schedule.nr, self.lanes, self.panels
+        assert panels is not None
+
+        def square(block: Expr, part: Expr) -> Body:
+            out: list[Stmt] = []
+            k = self.let(out, "k0", block * lanes)
+            left = self.let(out, "l0", part * lanes)
+            emitter = self.emitter()
+            lines = [self._line(at, self.let(out, "n", q * nr + left + r), k) for r in range(lanes)]
+            rows = [emitter.let("line", x) for x in lines if x is not None]
+            columns = transposed(rows, lambda e: emitter.let("turned", e))
+            stores = [Store(panels, (q, simplify_index(k + r), Ramp(left, 1, lanes)), x) for r, x in enumerate(columns)]
+            return (*out, *emitter.statements, *stores)
+
+        depth, parts = simplify_index(self.c.k.extent // lanes), nr // lanes
+        return loop("square", depth, lambda b: loop("part", parts, lambda part: square(b, part)))
+
     def pack_all(self, at: Mapping[Var, Expr]) -> Body:
         """Return the statements that pack the whole right factor of a batch."""
         c, nr = self.c, self.schedule.nr
         panels = self.panels
-        if panels is None or self.ahead:
+        if panels is None or self.is_packed_ahead:
             return ()
         count = ceil_div(c.n.extent, nr)
 
@@ -130,7 +171,17 @@ class _StageTiles(Tiles):
             return (*out, *self.piece(at, n0, width, k, panels, (q, k)))
 
         if c.right.unit == "along":
-            return loop("q", count, lambda q: loop("kk", c.k.extent, lambda k: piece(q, k)))
+            turns = not nr % self.lanes and self._line(at, Var("n", floor=0), const_index(0)) is not None
+            turned = simplify_index(c.n.extent // nr) if turns else const_index(0)
+            depth = simplify_index(c.k.extent // self.lanes * self.lanes)
+
+            def panel(q: Expr, done: Expr) -> Body:
+                return loop("kk", simplify_index(c.k.extent - done), lambda k: piece(q, simplify_index(done + k)))
+
+            return (
+                *loop("q", turned, lambda q: (*self._turned(at, q), *panel(q, depth))),
+                *loop("q", simplify_index(count - turned), lambda q: panel(simplify_index(turned + q), const_index(0))),
+            )
         return loop("kk", c.k.extent, lambda k: loop("q", count, lambda q: piece(q, k)))
 
 
@@ -188,7 +239,7 @@ class _Stages:
         )
         if any(schedule.products) and not packs:
             # Nothing to share: the more iterations, the better they spread.
-            schedule = StageSchedule(schedule.block, 1, schedule.products, schedule.reasons)
+            schedule = StageSchedule(schedule.block, 1, schedule.products, schedule.vector, schedule.reasons)
         self.group, self.names, self.schedule, self.packed = group, names, schedule, packed
         spine = common_spine(group.stages)
         assert spine is not None
@@ -267,6 +318,7 @@ class _Stages:
 
     def _product(self, out: list[Stmt], s: FusionGroup, schedule: Schedule, batch: Expr) -> _Rows:
         c = contraction(s)
+        lanes = self.schedule.vector // c.node.dtype.itemsize
         operand = packed_operand(s, schedule)
         panels = None if operand is None else self.packed.get(operand.node)
         ahead = panels is not None
@@ -274,7 +326,7 @@ class _Stages:
             shape = (ceil_div(c.n.extent, schedule.nr), c.k.extent, const_index(schedule.nr))
             panels = Buffer("panels", c.node.dtype, shape, "scratch", 64)
             out.append(Alloc(panels))
-        packer = _StageTiles(s, c, self._arguments(s, const_index(0), {}), schedule, panels, ahead=ahead)
+        packer = _StageTiles(s, c, self._arguments(s, const_index(0), {}), schedule, panels, ahead=ahead, lanes=lanes)
         at = packer.unflatten(out, c.batch, batch)
         out += packer.pack_all(at)
         before = flat_index(tuple(at[a.var] for a in c.batch), [a.extent for a in c.batch]) * c.m.extent
@@ -283,7 +335,7 @@ class _Stages:
         def rows(first: Expr, count: Expr) -> Body:
             limit = None if seen is None else substitute(seen[1], {seen[0]: simplify_index(first + count - 1)})
             signature = self._arguments(s, simplify_index(before + first), {})
-            tiles = _StageTiles(s, c, signature, schedule, panels, ahead=ahead)
+            tiles = _StageTiles(s, c, signature, schedule, panels, ahead=ahead, lanes=lanes)
             tiles.extents.update(packer.extents)
             body = tiles.rows_of(batch, at, first, count, limit)
             self.callees.update(tiles.callees)

@@ -50,12 +50,13 @@ RUN_ROWS = 480
 class StageSchedule:
     """How a group of stages is computed: `block` rows at a time, `shared` blocks in one iteration of the parallel loop.
 
-    `products` are the schedules of the stages that are products, None for the others.
+    `products` are the schedules of the stages that are products, None for the others; `vector` the bytes of one.
     """
 
     block: int
     shared: int
     products: tuple[Schedule | None, ...]
+    vector: int = 0
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -68,7 +69,7 @@ def choose_stages(group: FusionGroup, target: Target) -> StageSchedule:
     spine = common_spine(group.stages)
     assert spine is not None
     if all(s.kind != "contract" for s in group.stages):
-        return StageSchedule(1, BLOCK_ROWS, (None,) * len(group.stages), ("no product: row by row",))
+        return StageSchedule(1, BLOCK_ROWS, (None,) * len(group.stages), reasons=("no product: row by row",))
     block = BLOCK_ROWS
     shared = RUN_ROWS // block
     if isinstance(spine.extent, Const):
@@ -76,7 +77,7 @@ def choose_stages(group: FusionGroup, target: Target) -> StageSchedule:
         runs = max(1, -(-rows // RUN_ROWS))
         shared = max(1, -(-rows // (runs * block)))
     products = tuple(_product(s, block, target) if s.kind == "contract" else None for s in group.stages)
-    return StageSchedule(block, shared, products)
+    return StageSchedule(block, shared, products, target.vector_bits // 8)
 
 
 def _product(group: FusionGroup, block: int, target: Target) -> Schedule:
