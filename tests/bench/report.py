@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -126,7 +127,8 @@ def families(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         bars = sorted({row["bar"] for row in same})
         ratios = [v.ratio or 0.0 for v in verdicts]
         limits = [v.of_limit or 0.0 for v in verdicts]
-        peers = sorted({v.peer for v in verdicts if v.peer}, key=[v.peer for v in verdicts].count, reverse=True)
+        fastest = Counter(v.peer for v in verdicts if v.peer)
+        peers = sorted(fastest, key=lambda name: (-fastest[name], name))
         yield (
             f"{name:<19} {len(same):>5} {sum(v.met for v in verdicts):>4} {'-'.join(map(str, bars)):>7}  "
             f"{min(ratios):>12.2f} {statistics.median(ratios):>7.2f} {max(ratios):>7.2f}  "
