@@ -369,7 +369,8 @@ class Tiles(Nest):
 
         start = part.done
         whole = loop("r", part.tall - start, lambda r: call(mr, (r + start) * mr, const_index(mr)))
-        if divides(mr, self.c.m.extent):
+        # All rows may make whole tiles, and those of a block or strip yet not: these are made for the usual height.
+        if divides(mr, self.c.m.extent) and self.schedule.block_m % mr == 0 and self.schedule.mc % mr == 0:
             return whole
         height = rest or mr
         done = simplify_index(part.tall * mr)
