@@ -12,6 +12,7 @@ For each block of the result, in parallel::
 
 A right factor whose rows lie in memory is packed by the first tile of a block, as it multiplies; before, only a last
 panel that is narrower than a tile. Form ``direct`` packs nothing else, nor does a block that is no higher than a tile.
+If only a run knows that there are no more rows than that, blocks are wider and less deep (`Schedule.low`).
 Partial sums stay in memory: in the output whose elements are the product's or come one by one from them, else in
 scratch.
 """
@@ -124,6 +125,8 @@ class Tiles(Nest):
         #: A k block has whole steps of the outermost of the axes that k walks, so it may be a little deeper than `kc`.
         self.step = c.right.steps[0] if self.in_runs and c.right.steps else 1
         self.kc = -(-s.kc // self.step) * self.step
+        #: What is prefetched of a right factor in memory, if not the rows that follow.
+        self.ahead: Expr | None = const_index(s.nr) if s.across else None
         shape = (s.mc, self.kc) if s.left == "rows" else (self.kc, s.mc)
         self.a_block = Buffer("a_block", self.dtype, shape, "scratch", 64)
         count = s.block_n // s.nr if s.pack_b else 1
@@ -135,8 +138,9 @@ class Tiles(Nest):
         c, s = self.c, self.schedule
         top: list[Stmt] = []
         m_blocks = self.let(top, "m_blocks", ceil_div(c.m.extent, s.block_m))
-        n_blocks = self.let(top, "n_blocks", ceil_div(c.n.extent, s.block_n))
-        k_blocks = self.let(top, "k_blocks", maximum(ceil_div(c.k.extent, self.kc), const_index(1)))
+        width, depth = self.block_size(top)
+        n_blocks = self.let(top, "n_blocks", (c.n.extent + (width - 1)) // width)
+        k_blocks = self.let(top, "k_blocks", maximum((c.k.extent + (depth - 1)) // depth, const_index(1)))
         k_step = self.let(top, "k_step", self.whole_steps((c.k.extent + (k_blocks - 1)) // k_blocks))
         tiles = simplify_index(m_blocks * n_blocks)
         total = simplify_index(self.batch_extent * tiles)
@@ -149,15 +153,30 @@ class Tiles(Nest):
             tile = simplify_index(t % tiles, self.extents)
             # Blocks that follow each other share columns, and so the packed right factor.
             i = self.let(out, "i0", tile % m_blocks * s.block_m)
-            j = self.let(out, "j0", tile // m_blocks * s.block_n)
+            j = self.let(out, "j0", tile // m_blocks * width)
             rows = self.let(out, "rows", part_of(c.m.extent, i, s.block_m))
-            cols = self.let(out, "cols", part_of(c.n.extent, j, s.block_n))
+            cols = self.let(out, "cols", part_of(c.n.extent, j, width))
             where = Block(batch, self.unflatten(out, c.batch, batch), i, j, rows, cols)
             out += loop("p", k_blocks, lambda p: self.k_block(where, p, k_blocks, k_step))
             return tuple(out)
 
         top += loop("t", total, block, "parallel")
         return tuple(top)
+
+    def block_size(self, out: list[Stmt]) -> tuple[Expr, Expr]:
+        """Return the columns of a block and the depth of its panels."""
+        c, s, place = self.c, self.schedule, self.c.right.place
+        width, depth = const_index(s.block_n), const_index(self.kc)
+        if s.low is None or not self.copies or self.target is None or place is None:
+            return width, depth
+        # Of the number of blocks the plan must be able to compute with: it has no choices, but minima.
+        is_high = self.let(out, "is_high", minimum(const_index(1), maximum(c.m.extent - 1, const_index(0)) // s.mr))
+
+        def choose(name: str, low: int, high: Expr) -> Expr:
+            return self.let(out, name, low + is_high * (high - low))
+
+        self.ahead = choose("ahead", s.nr, place.along * ROWS_AHEAD)
+        return choose("block", s.low[1], width), choose("most", s.low[0], depth)
 
     def whole_steps(self, depth: Expr) -> Expr:
         """Return `depth` rounded up to steps of the outermost of the axes that k walks."""
@@ -312,8 +331,7 @@ class Tiles(Nest):
         def offset(q: Expr) -> Expr:
             return substitute_all(flat, {**where.at, c.n.var: where.j + q * self.schedule.nr, c.k.var: k0})
 
-        ahead = const_index(self.schedule.nr) if self.schedule.across else None
-        return Matrix(self.signature.leaves[place.node], offset, place.along, ahead, is_whole=True)
+        return Matrix(self.signature.leaves[place.node], offset, place.along, self.ahead, is_whole=True)
 
     def sums(self, where: Block, i: Expr, q: Expr) -> Matrix:
         """Return where the sums of panel `q` are: row `r` from `i` on."""

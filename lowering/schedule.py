@@ -74,7 +74,8 @@ class Schedule:
     a panel, `mc` the rows that share it, `block_m` x `block_n` the part of the result that one iteration of
     the parallel loop computes. `pack_a`: the left factor is copied to a block whose rows (or columns: `left`) are
     contiguous; `pack_b`: the right factor is copied to panels of `nr` columns. `masks`: edges by masked vectors.
-    `across`: tiles walk along rows of a right factor in memory.
+    `across`: tiles walk along rows of a right factor in memory; `low` are the depth of a panel and the columns of a
+    block to do so if a run finds that the rows are no more than `mr`.
     """
 
     form: Form
@@ -90,6 +91,7 @@ class Schedule:
     left: LeftForm = "rows"
     masks: bool = True
     across: bool = False
+    low: tuple[int, int] | None = None
     last: tuple[int, int] | None = None
     reasons: tuple[str, ...] = ()
 
@@ -125,7 +127,9 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
     nr = nv * lanes
     direct = _is_small(c.right, n, k, nr, dtype)
     pack_a, left, why = _left(c.left, m, k, dtype)
-    across = not direct and m is not None and m <= STRIP_ROWS and _has_long_rows(c.right, n, dtype)
+    has_long_rows = not direct and _has_long_rows(c.right, n, dtype)
+    across = has_long_rows and m is not None and m <= STRIP_ROWS
+    low = (ACROSS_BYTES // dtype.itemsize, _block(n, ACROSS_COLS, nr)) if has_long_rows and m is None else None
     reasons = (
         f"{mr} rows of {nv} vectors in {target.vector_registers} registers",
         why,
@@ -149,6 +153,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         left,
         masks,
         across,
+        low,
         last,
         reasons,
     )

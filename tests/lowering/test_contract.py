@@ -297,6 +297,15 @@ def test_the_first_tile_of_a_block_packs_the_right_factor_as_it_multiplies() -> 
         np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"], err_msg=f"{m} x {n} x {k}")
 
 
+def test_blocks_are_wider_and_less_deep_if_a_run_finds_few_rows() -> None:
+    schedule = Schedule("packed", 3, 4, 2, 5, 6, 12, 8, pack_b=True, low=(2, 16))
+    kernel = contraction(matmul("m", "n", "k"), schedule)
+    check_lines(show(kernel), "let is_high: index = min(1, max(0, m - 1) // 3)", "let ahead", "let block", "let most")
+    for m, n, k in EDGES:
+        arrays, got = interpreted(kernel, {"m": m, "n": n, "k": k})
+        np.testing.assert_array_equal(got, arrays["a"] @ arrays["b"], err_msg=f"{m} x {n} x {k}")
+
+
 @pytest.mark.parametrize("m", [1, 3, 4, 12, 15, 16, 23])
 def test_blocks_of_a_literal_height_are_known_to_be_low_or_high(m: int) -> None:
     """Rows 13 to 15 make a second block that is no higher than a tile: this one reads the right factor in place."""

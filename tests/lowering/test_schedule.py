@@ -112,6 +112,8 @@ def test_one_strip_of_rows_walks_across_a_matrix_in_memory() -> None:
     assert (s.across, s.kc * 4, s.block_n) == (True, ACROSS_BYTES, ACROSS_COLS)
     assert not choose(matmul(STRIP_ROWS + 1, 3072, 768)).across
     assert not choose(matmul("m", 3072, 768)).across
+    assert choose(matmul("m", 3072, 768)).low == (ACROSS_BYTES // 4, ACROSS_COLS)
+    assert choose(matmul("m", 90, 768)).low is None
     assert not choose(matmul(32, 90, 768)).across
     x = jf.placeholder("x", jf.float32, (32, 768))
     assert not choose(x @ jf.placeholder("w", jf.float32, (3072, 768)).T).across
