@@ -17,7 +17,7 @@ import numpy as np
 
 from jitflow.dtypes import DType, as_dtype, bool_, float32, float64, int64
 from jitflow.errors import ShapeError
-from jitflow.expr import Expr, Reduce, Var, as_index, cast, minimum
+from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index, minimum
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op, make_node
 from jitflow.ops.axes import check_axis
 from jitflow.ops.broadcast import accumulator_of, kept_shape, reduce_sum_op
@@ -51,7 +51,9 @@ def _infer(x: TensorType, *, axis: int, op: str, block: int, dtype: DType) -> Te
 def _element(index: Index, x: Reader, *, axis: int, op: str, block: int, dtype: DType) -> Expr:
     """Fold ``block * b + k`` for k below the length of block b: the last one may be shorter."""
     n, k = as_index(x.type.shape[axis]), Var("k", floor=0)
-    start = index[axis] * block
+    count = _block_count(x.type.shape[axis], block)
+    # Of a single block the length must not seem to depend on which one it is: that axis gets no loop.
+    start = const_index(0) if isinstance(count, int) and count <= 1 else index[axis] * block
     body = x(*index[:axis], start + k, *index[axis + 1 :])
     lanes = reduce_lanes(accumulator_of(op, dtype), x.type.shape, (axis,))
     return Reduce(op, (k,), (simplify_index(minimum(n - start, block)),), cast(body, dtype), lanes=lanes)
@@ -82,7 +84,8 @@ _FOLDED: dict[str, Any] = {
 
 
 def _samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for shape, axis, block in (((7,), 0, 3), ((6,), 0, 3), ((0,), 0, 3), ((200,), 0, 67), ((2, 37, 3), 1, 16)):
+    cases = (((7,), 0, 3), ((6,), 0, 3), ((0,), 0, 3), ((1,), 0, 3), ((5,), 0, 64), ((200,), 0, 67), ((2, 37, 3), 1, 16))
+    for shape, axis, block in cases:
         for op in ("add", "mul", "max", "min", *_ARGS):
             yield Sample((draw(rng, float64, *shape),), {"axis": axis, "op": op, "block": block, "dtype": float64})
     for dtype in NUMBERS:
