@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -112,6 +112,25 @@ def arena_size(nbytes: int) -> int:
 _pools: weakref.WeakSet[ArenaPool] = weakref.WeakSet()
 
 
+class _Dropped(weakref.ref[Any]):
+    """Holds the arena of a result, and tells of its end: `callback` is then called with this object.
+
+    The callback must not be Python code: a signal handler that ran in it (Ctrl-C) would raise where nobody listens. The
+    result's memory holds this object, and so the arena, even when the interpreter ends before a run does.
+    """
+
+    __slots__ = ("arena",)
+    arena: Arena
+
+    def __new__(cls, memory: object, callback: Callable[[Any], object], arena: Arena) -> _Dropped:
+        self = super().__new__(cls, memory, callback)
+        self.arena = arena
+        return self
+
+    def __init__(self, memory: object, callback: Callable[[Any], object], arena: Arena) -> None:
+        super().__init__(memory, callback)  # type: ignore[call-arg]
+
+
 class ArenaPool:
     """The arenas of one session. Safe to use from several threads.
 
@@ -129,7 +148,7 @@ class ArenaPool:
         self._slot_arena: Arena | None = None
         self._free: list[Arena] = []
         #: The memory of results that are gone; a deque, since arrays may be freed at any moment, in any thread.
-        self._dropped: deque[Arena] = deque(maxlen=RECYCLED)
+        self._dropped: deque[_Dropped] = deque(maxlen=RECYCLED)
         self._closed = False
         _pools.add(self)
 
@@ -162,9 +181,7 @@ class ArenaPool:
             return np.empty(shape, numpy_dtype(dtype))
         arena = self._take_dropped(nbytes) or Arena(nbytes)
         memory = (ctypes.c_uint8 * nbytes).from_address(arena.address)
-        # Finalizers are forgotten when the interpreter ends; what still runs then needs the memory.
-        memory.arena = arena  # type: ignore[attr-defined]
-        weakref.finalize(memory, _take_back, weakref.ref(self), arena).atexit = False
+        memory.dropped = _Dropped(memory, self._dropped.append, arena)  # type: ignore[attr-defined]
         raw: Array = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
         return raw.view(numpy_dtype(dtype)).reshape(shape)
 
@@ -172,19 +189,19 @@ class ArenaPool:
         """Return memory of a dropped result that holds `nbytes` and is not much larger."""
         for _ in range(len(self._dropped)):
             try:
-                arena = self._dropped.popleft()
+                dropped = self._dropped.popleft()
             except IndexError:  # another thread was faster
                 return None
-            if nbytes <= arena.nbytes <= nbytes + nbytes // 4:
-                return arena
-            self._dropped.append(arena)
+            if nbytes <= dropped.arena.nbytes <= nbytes + nbytes // 4:
+                return dropped.arena
+            self._dropped.append(dropped)
         return None
 
     def trim(self) -> int:
         """Free every arena that is not leased, and what results have left; return the number of bytes freed."""
         freed: list[Arena] = []
         while self._dropped:
-            freed.append(self._dropped.popleft())
+            freed.append(self._dropped.popleft().arena)
         with self._lock:
             freed += self._free
             self._free = []
@@ -206,7 +223,7 @@ class ArenaPool:
         """The memory held, leased arenas outside the slot not counted."""
         with self._lock:
             slot = 0 if self._slot_arena is None else self._slot_arena.nbytes
-            return slot + sum(arena.nbytes for arena in (*self._free, *self._dropped))
+            return slot + sum(arena.nbytes for arena in (*self._free, *(d.arena for d in self._dropped)))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -269,13 +286,6 @@ class ArenaPool:
         """In a forked child: what other threads had leased is lost with them, and so are their locks."""
         self._lock = threading.Lock()
         self.slot.python_busy = self.slot.native_busy = 0
-
-
-def _take_back(owner: weakref.ref[ArenaPool], arena: Arena) -> None:
-    """Keep the memory of a result that nobody holds any more, if its pool is still there."""
-    pool = owner()
-    if pool is not None and not pool._closed:
-        pool._dropped.append(arena)
 
 
 def _after_fork_in_child() -> None:

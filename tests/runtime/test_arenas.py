@@ -256,6 +256,20 @@ def test_few_dropped_results_are_kept() -> None:
     assert pool.nbytes == arenas.RECYCLED * RECYCLE_FROM
 
 
+def test_dropping_a_result_runs_no_python_code() -> None:
+    """A signal handler that ran there would raise where nobody listens, and Ctrl-C would be lost."""
+    pool = ArenaPool()
+    ran = []
+    result = pool.result((RECYCLE_FROM // 4,), float32)
+    sys.setprofile(lambda frame, event, arg: ran.append((event, frame.f_code.co_name)))
+    try:
+        del result
+    finally:
+        sys.setprofile(None)
+    assert [name for event, name in ran if event == "call"] == []
+    assert pool.nbytes == RECYCLE_FROM
+
+
 def test_results_outlive_their_pool() -> None:
     pool = ArenaPool()
     result = pool.result((RECYCLE_FROM // 4,), float32)
