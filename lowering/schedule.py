@@ -44,8 +44,11 @@ HEIGHTS = (2, 3, 4, 6, 8, 12, 16)
 #: Rows of a strip, a multiple of every height: their part of the left factor is used again for each panel.
 STRIP_ROWS = 48
 #: Rows of one parallel block, a multiple of every height. Packing the right factor anew for each block of rows
-#: costs as much as multiplying some 40 of them; if the first tile does it as it multiplies, two.
-BLOCK_ROWS, BLOCK_ROWS_COPYING = 1056, 144
+#: costs as much as multiplying some 40 of them.
+BLOCK_ROWS = 1056
+#: The same where the first tile packs as it multiplies. Then fewer cost little at first, and give work to `BLOCKS`
+#: workers; but each block reads the right factor again: at 1024 square 144 are 17% slower than 1056, 528 3%.
+FEWEST_BLOCK_ROWS, SYMBOLIC_BLOCK_ROWS, BLOCKS = 144, 528, 8
 #: Columns of one parallel block: 128 are as fast as 1024 and share the work among more workers. Where the left factor
 #: is copied for each block, they must be more, since copying it costs as much as multiplying some 20 columns.
 BLOCK_COLS, BLOCK_COLS_COPIED = 128, 256
@@ -138,7 +141,8 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         else "right factor packed" + " along its rows: one strip uses it" * across,
     )
     depth, cols = (ACROSS_BYTES, ACROSS_COLS) if across else (DEPTH_BYTES, BLOCK_COLS_COPIED if pack_a else BLOCK_COLS)
-    block_m = _block(m, BLOCK_ROWS_COPYING if _is_in_rows(c.right) else BLOCK_ROWS, mr)
+    block_n = _block(n, cols, nr)
+    block_m = _block(m, _block_rows(m, n, block_n) if _is_in_rows(c.right) else BLOCK_ROWS, mr)
     return Schedule(
         "direct" if direct else "packed",
         mr,
@@ -147,7 +151,7 @@ def choose_contraction(group: FusionGroup, target: Target) -> Schedule:
         _block(k, depth // dtype.itemsize, 1),
         min(STRIP_ROWS, block_m),
         block_m,
-        _block(n, cols, nr),
+        block_n,
         pack_a,
         not direct,
         left,
@@ -260,6 +264,15 @@ def _has_long_rows(f: Factor, n: int | None, dtype: DType) -> bool:
 
 def _is_weight(f: Factor) -> bool:
     return f.place is not None and f.place.node.op in (constant_op, variable_op)
+
+
+def _block_rows(m: int | None, n: int | None, block_n: int) -> int:
+    """Return the most rows of a block whose first tile packs the right factor: as many as leave `BLOCKS` blocks."""
+    if m is None:
+        return SYMBOLIC_BLOCK_ROWS
+    columns = -(-(n or UNKNOWN) // block_n)
+    rows = -(-m // -(-BLOCKS // columns))
+    return min(BLOCK_ROWS, max(FEWEST_BLOCK_ROWS, -(-rows // STRIP_ROWS) * STRIP_ROWS))
 
 
 def _block(extent: int | None, most: int, step: int) -> int:

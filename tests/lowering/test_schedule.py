@@ -13,12 +13,12 @@ from lowering.schedule import (
     ACROSS_BYTES,
     ACROSS_COLS,
     BLOCK_ROWS,
-    BLOCK_ROWS_COPYING,
     DEPTH_BYTES,
     FEW_ROWS,
     SMALL_BYTES,
     SMALL_LEFT_BYTES,
     STRIP_ROWS,
+    SYMBOLIC_BLOCK_ROWS,
     Schedule,
     choose_contraction,
 )
@@ -100,8 +100,9 @@ def test_blocks_are_equal_and_made_of_whole_tiles() -> None:
     s = choose(matmul(1000, 1000, 1000))
     assert s.block_m % s.mr == 0
     assert s.block_n % s.nr == 0
-    assert s.block_m == BLOCK_ROWS_COPYING
-    assert s.block_n == 128
+    assert (s.block_m, s.block_n) == (1002, 128)  # eight blocks of columns: work enough
+    assert [choose(matmul(n, n, n)).block_m for n in (256, 512, 2048)] == [132, 258, 1026]
+    assert choose(matmul("m", 512, 512)).block_m == SYMBOLIC_BLOCK_ROWS
     a, b = jf.placeholder("a", jf.float32, (1000, 1000)), jf.placeholder("b", jf.float32, (1000, 1000))
     assert choose(jf.maximum(a, 0.0) @ b).block_n == 256
     assert choose(a @ b.T).block_m == 1002 <= BLOCK_ROWS
@@ -179,7 +180,7 @@ def test_edges_are_masked_where_the_target_can() -> None:
 def test_the_reasons_are_in_the_text_and_the_choice_is_repeatable() -> None:
     s = choose(matmul("m", 512, 512))
     assert str(s) == (
-        "packed 6x64+2 kc 512 mc 48 block 144x128; 6 rows of 4 vectors in 32 registers; "
+        "packed 6x64+2 kc 512 mc 48 block 528x128; 6 rows of 4 vectors in 32 registers; "
         "left factor read in place; right factor packed"
     )
     assert choose(matmul("m", 512, 512)) == s
