@@ -32,6 +32,7 @@ from jitflow.expr import (
     Expr,
     Load,
     Var,
+    as_index,
     compare,
     const_index,
     maximum,
@@ -337,7 +338,7 @@ class Tiles(Nest):
         """Return where the sums of panel `q` are: row `r` from `i` on."""
         c, s = self.c, self.schedule
         if self.target is None:
-            stride = const_index(s.block_n)
+            stride = as_index(self.c_block.shape[1])
             return Matrix(self.c_block, lambda r: (i - where.i + r) * stride + q * s.nr, stride)
 
         def offset(r: Expr) -> Expr:
