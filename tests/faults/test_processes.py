@@ -266,7 +266,7 @@ def test_f49_kernels_are_cut_so_that_compiling_grows_with_the_graph_and_no_faste
         y = x
         for k in range(length):
             y = jf.tanh(y) * float(k + 2)
-        program = jf.Session(y, load=False)._default.program
+        program = jf.Session(y, load=False)._default.made_by.lowered.program
         assert isinstance(program, Program)
         sizes.append((max(len(g.members) for g in program.groups), len(program.llvm)))
     (largest, text), (largest_of_more, longer) = sizes

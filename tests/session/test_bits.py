@@ -166,12 +166,10 @@ def test_user_arithmetic_is_not_contracted() -> None:
         assert same_bits(session.run(y, {x: feed}), feed[0] * feed[1] + feed[2])
 
 
+#: Products with a single column are added in lanes, as sums are, and so not among these.
 SHAPES = [
-    ((), (3,), (3,)),
-    ((5,), (5, 3), (3,)),
     ((1, 7), (1, 3), (3, 7)),
     ((1, 7), (1, 300), (300, 7)),
-    ((5,), (5, 300), (300,)),
     ((3, 3), (3, 4), (4, 3)),
     ((70, 40), (70, 3), (3, 40)),
     ((70, 40), (70, 300), (300, 40)),
