@@ -477,7 +477,7 @@ class ExprEmitter(IndexEmitter):
         return pointers, buffer.dtype.itemsize
 
     def store(self, buffer: Buffer, subscripts: tuple[Expr, ...], value: Expr, mask: Expr | None, stream: bool) -> None:
-        """Emit the store of `value`; with `stream` it bypasses the caches, and a vector lies at a multiple of its size."""
+        """Emit the store of `value`; with `stream` it bypasses the caches, and a vector is aligned to its size."""
         of = value.type
         operand = self._to_memory(self.value(value), of)
         p, parts = self.offset(buffer, subscripts)

@@ -46,7 +46,7 @@ class Let(Stmt):
 class Store(Stmt):
     """Write `value` to `buffer` at `index`; with lanes, only where `mask` is true.
 
-    A bool is stored as one byte, 0 or 1. `stream` asks for a non-temporal store; of a vector it also says that it begins
+    A bool is stored as one byte, 0 or 1. `stream` asks for a non-temporal store; of a vector it also says that it lies
     at a multiple of its size in memory.
     """
 

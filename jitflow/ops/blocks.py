@@ -84,7 +84,15 @@ _FOLDED: dict[str, Any] = {
 
 
 def _samples(rng: np.random.Generator) -> Iterator[Sample]:
-    cases = (((7,), 0, 3), ((6,), 0, 3), ((0,), 0, 3), ((1,), 0, 3), ((5,), 0, 64), ((200,), 0, 67), ((2, 37, 3), 1, 16))
+    cases = (
+        ((7,), 0, 3),
+        ((6,), 0, 3),
+        ((0,), 0, 3),
+        ((1,), 0, 3),
+        ((5,), 0, 64),
+        ((200,), 0, 67),
+        ((2, 37, 3), 1, 16),
+    )
     for shape, axis, block in cases:
         for op in ("add", "mul", "max", "min", *_ARGS):
             yield Sample((draw(rng, float64, *shape),), {"axis": axis, "op": op, "block": block, "dtype": float64})
