@@ -57,7 +57,7 @@ def test_a_cell_of_the_arena_that_is_too_small_is_noticed(monkeypatch: pytest.Mo
 
     def run() -> None:
         with jf.config.override(debug_guard=True), jf.Session([y]) as session:
-            assert session._default.program.plan.cells
+            assert session._default.made_by.lowered.program.plan.cells
             run_guarded(session, [y], {x: value})
 
     run()
