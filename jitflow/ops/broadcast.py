@@ -13,8 +13,8 @@ from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index
 from jitflow.graph import Index, Node, OpDef, Operand, Reader, Sample, as_node, define_op
 from jitflow.ops.axes import as_flag, checked_shape, known_shape, normalize_axes
 from jitflow.ops.cast import as_dtype_of, cast_array
-from jitflow.ops.fold import ordered_fold, reduce_lanes
-from jitflow.ops.movement import reshape_op
+from jitflow.ops.fold import merge_neighbours, ordered_fold, reduce_lanes
+from jitflow.ops.movement import reshape_op, unravel
 from jitflow.ops.testdata import NUMBERS, SHAPES, Array, draw, edges, is_thorough
 from jitflow.public import public
 from jitflow.types import Dim, Shape, TensorType, element_count, same_dim, shape_text, unify
@@ -109,14 +109,35 @@ def kept_shape(shape: Shape, axes: tuple[int, ...]) -> Shape:
 
 
 def reduce_element(op: str, index: Index, x: Reader, axes: tuple[int, ...], dtype: DType) -> Expr:
-    """Return the fold by `op` over `axes` of `x`, accumulated in `dtype`, at `index` of the axes that stay."""
+    """Return the fold by `op` over `axes` of `x`, accumulated in `dtype`, at `index` of the axes that stay.
+
+    Neighbouring axes are folded as the one axis that they make up in row-major order. They get a variable each where
+    that is the same order: with one accumulator, or where all have a turn before the innermost axis begins anew.
+    """
     shape = x.type.shape
-    bound = {a: Var(f"k{a}" if len(axes) > 1 else "k", floor=0) for a in axes}
-    outer = iter(index)
-    body = x(*(bound[k] if k in bound else next(outer) for k in range(len(shape))))
-    extents = tuple(as_index(shape[a]) for a in axes)
-    lanes = reduce_lanes(accumulator_of(op, dtype), shape, axes)
-    return Reduce(op, tuple(bound.values()), extents, cast(body, dtype), lanes=lanes)
+    merged, merged_axes = merge_neighbours(shape, axes)
+    lanes = reduce_lanes(accumulator_of(op, dtype), merged, merged_axes)
+    innermost = shape[axes[-1]]
+    has_turns = lanes == 1 or (isinstance(innermost, int) and innermost % lanes == 0)
+    runs = [[a] for a in axes] if has_turns else _runs(axes)
+    bound = [Var(f"k{run[0]}" if len(runs) > 1 else "k", floor=0) for run in runs]
+    outer = dict(zip((k for k in range(len(shape)) if k not in axes), index, strict=True))
+    for run, k in zip(runs, bound, strict=True):
+        outer.update(zip(run, unravel(k, [shape[a] for a in run]), strict=True))
+    body = x(*(outer[k] for k in range(len(shape))))
+    extents = tuple(as_index(element_count(tuple(shape[a] for a in run))) for run in runs)
+    return Reduce(op, tuple(bound), extents, cast(body, dtype), lanes=lanes)
+
+
+def _runs(axes: tuple[int, ...]) -> list[list[int]]:
+    """Return ascending `axes` as runs of neighbours."""
+    runs: list[list[int]] = []
+    for a in axes:
+        if runs and runs[-1][-1] == a - 1:
+            runs[-1].append(a)
+        else:
+            runs.append([a])
+    return runs
 
 
 def accumulator_of(op: str, dtype: DType) -> DType:

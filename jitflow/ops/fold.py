@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from jitflow.dtypes import DType
-from jitflow.expr import Binary, Const
 from jitflow.ops.testdata import Array
 from jitflow.types import Dim, Shape, element_count
 
@@ -45,29 +44,22 @@ BLOCK_ROWS = 64
 def fold_block(dtype: DType, shape: Shape, axes: tuple[int, ...]) -> int:
     """Return how many steps along ``axes[0]`` make a block of a reduction that accumulates in `dtype`; 0: no blocks.
 
-    `axes` of `shape` are reduced, no two of them neighbours. There are no blocks where one would be all, and where
-    the results are many, or not known to be few.
+    `axes` of `shape` are reduced, no two of them neighbours. There are no blocks where one would be all, where the
+    results are many or not known to be few, and of several axes.
     """
     kept = [d for k, d in enumerate(shape) if k not in axes]
-    if not axes or not all(isinstance(d, int) for d in kept):
+    if len(axes) != 1 or not all(isinstance(d, int) for d in kept):
         return 0
-    inner = _product(d for k, d in enumerate(shape) if k > axes[-1]) * dtype.itemsize
-    outer = _product(d for k, d in enumerate(shape) if k < axes[-1] and k not in axes)
-    tasks = outer * -(-inner // STRIP_BYTES)
+    (axis,) = axes
+    inner = _product(shape[axis + 1 :]) * dtype.itemsize
+    tasks = _product(shape[:axis]) * -(-inner // STRIP_BYTES)
     if not 0 < tasks < MANY_RESULTS:
         return 0
     block = BLOCK_BYTES // inner
-    if axes[-1] != len(shape) - 1:
+    if axis != len(shape) - 1:
         block = max(block, BLOCK_ROWS)
-    lengths = [shape[a] for a in axes]
-    if all(isinstance(d, int) for d in lengths):
-        return block if _product(lengths) > block else 0
-    return 0 if any(map(_counts_blocks, lengths)) else block
-
-
-def _counts_blocks(d: Dim) -> bool:
-    """Tell whether symbolic dim `d` is a number of blocks: these are not cut again."""
-    return isinstance(d, Binary) and d.op == "floordiv" and isinstance(d.b, Const) and int(d.b.value) >= BLOCK_ROWS
+    n = shape[axis]
+    return 0 if isinstance(n, int) and n <= block else block
 
 
 def merge_neighbours(shape: Shape, axes: tuple[int, ...]) -> tuple[Shape, tuple[int, ...]]:
@@ -116,18 +108,15 @@ def ordered_fold(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Arra
     shape, axes = merge_neighbours(x.shape, axes)
     x = x.reshape([d for d in shape if isinstance(d, int)])
     block = fold_block(dtype, shape, axes)
-    if block and len(axes) > 1:
-        return ordered_fold(op, ordered_fold(op, x, axes[-1:], dtype), axes[:-1], dtype)
     if block:
         (axis,) = axes
         parts = [x.take(range(b, min(b + block, x.shape[axis])), axis) for b in range(0, x.shape[axis], block)]
         x = np.stack([_fold_once(op, p, axes, dtype) for p in parts], axis)
-        return ordered_fold(op, x, axes, dtype)
     return _fold_once(op, x, axes, dtype)
 
 
 def _fold_once(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Array:
-    """Return `x` folded without blocks."""
+    """Return `x` folded over `axes`, no two of them neighbours, without blocks."""
     kept = tuple(k for k in range(x.ndim) if k not in axes)
     outer = tuple(x.shape[k] for k in kept)
     extents = [x.shape[k] for k in axes]

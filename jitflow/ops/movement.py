@@ -51,12 +51,18 @@ def _element_reshape(index: Index, x: Reader, *, shape: Shape) -> Expr:
     subscripts: list[Expr] = [const_index(0) for _ in source]
     for ins, outs in _matched_axes(source, shape):
         linear = row_major([index[k] for k in outs], tuple(shape[k] for k in outs))
-        for place, k in enumerate(reversed(ins)):
-            d = as_index(source[k])
-            last = place == len(ins) - 1
-            subscripts[k] = linear if last else linear % d
-            linear = linear if last else linear // d
+        for k, subscript in zip(ins, unravel(linear, [source[k] for k in ins]), strict=True):
+            subscripts[k] = subscript
     return x(*subscripts)
+
+
+def unravel(linear: Expr, sizes: Sequence[Dim]) -> list[Expr]:
+    """Return the subscripts of element `linear`, in row-major order, of axes of `sizes`; at least one."""
+    subscripts: list[Expr] = []
+    for d in map(as_index, reversed(sizes[1:])):
+        subscripts.append(linear % d)
+        linear = linear // d
+    return [linear, *reversed(subscripts)]
 
 
 def _matched_axes(source: Shape, target: Shape) -> Iterator[tuple[list[int], list[int]]]:

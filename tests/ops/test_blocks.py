@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -35,12 +37,24 @@ def test_short_axes_and_many_results_have_none() -> None:
     assert in_blocks(jf.exp(jf.placeholder("x", jf.float32, (1 << 20,))).node) is None
 
 
-def test_the_number_of_blocks_of_a_symbolic_axis_is_not_cut_again() -> None:
-    x = jf.placeholder("x", jf.float32, ("n",))
+@pytest.mark.parametrize("shape", [("n",), ("n", "m")])
+def test_the_number_of_blocks_of_a_symbolic_axis_is_not_cut_again(shape: tuple[Any, ...]) -> None:
+    x = jf.placeholder("x", jf.float32, shape)
     cut = in_blocks(jf.sum(x).node)
     assert cut is not None
     assert cut.inputs[0].op.name == "fold_blocks"
     assert in_blocks(cut) is None
+
+
+def test_a_symbolic_axis_of_several_parts_is_cut_once() -> None:
+    x, y = (jf.placeholder(name, jf.float32, (name,)) for name in "xy")
+    z = jf.concat([x, y, x, y[1:]])
+    results = [jf.argmax(z), jf.max(z), jf.sum(z)]
+    a, b = np.arange(40_000, dtype=np.float32), np.zeros(5, np.float32)
+    with jf.Session(results) as sess:
+        at, best, total = sess.run(results, {x: a, y: b})
+    assert (at, best) == (39_999, 39_999)
+    np.testing.assert_allclose(total, 2 * a.sum(), rtol=1e-5)
 
 
 def test_a_sum_is_that_of_the_sums_of_its_blocks() -> None:
@@ -95,7 +109,18 @@ def test_the_first_of_equal_positions_and_of_nans_is_found_in_any_block() -> Non
     np.testing.assert_array_equal(best, np.array([5, np.nan, -np.inf], np.float32))
 
 
-def test_axes_that_are_no_neighbours_are_reduced_one_after_the_other() -> None:
+@pytest.mark.parametrize("shape", [(3, 5), (3, 64), (2, 3, 70), (4, 1, 64), (70, 2, 3)])
+def test_neighbouring_axes_are_folded_as_one_whatever_is_known_of_them(shape: tuple[int, ...]) -> None:
+    x = (np.random.default_rng(0).normal(size=shape) * 10.0 ** np.arange(shape[-1])[::-1] % 7).astype(np.float32)
+    flat = jf.placeholder("flat", jf.float32, (x.size,))
+    (expected,) = jf.interpret([jf.sum(flat)], {flat: x.ravel()})
+    for dims in (shape, tuple("abc"[: len(shape)]), ("a", *shape[1:])):
+        p = jf.placeholder("x", jf.float32, dims)
+        with jf.Session([jf.sum(p)]) as sess:
+            assert sess.run(jf.sum(p), {p: x}) == expected
+
+
+def test_axes_that_are_no_neighbours_have_no_blocks() -> None:
     x = np.random.default_rng(0).integers(-9, 10, (40, 3, 2000)).astype(np.int32)
     p = jf.placeholder("x", jf.int32, x.shape)
     y = jf.sum(p, axis=(0, 2))
