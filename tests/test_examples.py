@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: A few fragments of what each prints.
 PRINTS = {
     "convolution.py": ("step  90: loss 0.", "right about 9", "compiled and interpreted agree: True"),
-    "tour.py": ("13. Derivatives are graphs again", "all nodes agree", "the same result: True", "kernel k0_matmul("),
+    "tour.py": ("13. Derivatives are graphs again", "all nodes agree", "the same result: True", "kernel k0_softmax("),
 }
 
 

@@ -324,6 +324,7 @@ class Computed:
     """Results and the feeds they need, as `check_case` takes them."""
 
     tensors: tuple[jf.Tensor, ...]
+    seed: int = 1
 
     def build(self) -> tuple[None, list[jf.Tensor], dict[jf.Tensor, np.ndarray[Any, Any]]]:
         needed = set(toposort([t.node for t in self.tensors]))

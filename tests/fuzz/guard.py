@@ -44,18 +44,19 @@ def _copy(value: Array) -> Array:
 def _check_gaps(session: jf.Session, feeds: dict[Any, Array]) -> None:
     arena = session._arenas.last
     compiled = list(session._functions.values())[-1]
-    if arena is None or not compiled.program.plan.cells:
+    plan = compiled.made_by.lowered.program.plan
+    if arena is None or not plan.cells:
         return
     given = {t.node: v for t, v in feeds.items()}
     dims = {
         d: size
-        for declared, fed in zip(compiled.program.plan.inputs, compiled.feeds, strict=True)
+        for declared, fed in zip(plan.inputs, compiled.feeds, strict=True)
         for d, size in zip(declared.shape, given[fed].shape, strict=True)
         if not isinstance(d, int)
     }
     held = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * arena.nbytes).from_address(arena.address))
     end = 0
-    for number, cell in enumerate(compiled.program.plan.cells):
+    for number, cell in enumerate(plan.cells):
         end += evaluate_index(cell, dims)
         if np.any(held[end - GAP : end] != 0xFF):
             raise GapWritten(f"something was written behind cell {number} of the arena")

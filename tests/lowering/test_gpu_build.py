@@ -20,6 +20,7 @@ from lowering.loop_ir import Alloc, Barrier, Body, For, Kernel, map_body, statem
 from lowering.text import show
 from tests.support.check_lines import check_lines
 from tests.support.gpu_run import NORMAL, SMALL, Array, gpu_groups, gpu_kernels, run_gpu
+from tests.support.tolerance import deviations
 
 F32, F64, I32, I64 = np.float32, np.float64, np.int32, np.int64
 
@@ -470,5 +471,9 @@ def test_every_operator_gives_the_oracles_values(name: str) -> None:
         want = jf.interpret(node, feeds)
         (got,) = run_gpu([node], feeds)
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
+        if want.dtype.itemsize == 2:
+            # A product summed in another order may lie on the other side of where halves are rounded.
+            assert not np.any(deviations(node, got, want, arrays)), f"{name} {attrs}"
+            continue
         tolerance = 1e-5 if want.dtype == F32 else 1e-12
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=f"{name} {attrs}")
