@@ -493,12 +493,11 @@ def _without(m: Monomial, part: Monomial) -> Monomial | None:
 
 def _merge_pairs(p: Poly) -> Poly:
     """Apply ``(x // c) * c + x % c = x`` and ``min(a, b) + max(a, b) = a + b`` to `p`, also under a common factor."""
+    merged = _merge_extrema(p)
+    if merged is not None:
+        return _merge_pairs(merged)
     for m, k in p.items():
         for atom in m:
-            if isinstance(atom, Binary) and atom.op == "min":
-                merged = _merge_extrema(p, m, k, atom)
-                if merged is not None:
-                    return _merge_pairs(merged)
             if not (isinstance(atom, Binary) and atom.op == "mod"):
                 continue
             factor = list(m)
@@ -521,27 +520,30 @@ def _quotient(remainder: Binary) -> Poly:
     return {(Binary("floordiv", x, remainder.b),): 1}
 
 
-def _merge_extrema(p: Poly, m: Monomial, k: int, least: Binary) -> Poly | None:
-    """Return `p` with ``min(a, b) + max(a + c, b + c) = a + b + c``, c a literal, applied to its term `m`, or None."""
-    for m2, k2 in p.items():
-        if k2 != k or len(m2) != len(m):
-            continue
-        for greatest in m2:
-            # Sums of many minima ask this for each pair of terms: nothing is compared that need not be.
-            if not (isinstance(greatest, Binary) and greatest.op == "max"):
-                continue
-            rest, others = list(m), list(m2)
-            rest.remove(least)
-            others.remove(greatest)
-            if others != rest:
-                continue
+def _merge_extrema(p: Poly) -> Poly | None:
+    """Return `p` with ``min(a, b) + max(a + c, b + c) = a + b + c``, c a literal, applied once; None if nowhere."""
+    # Sums of hundreds of minima ask this at each addition: each finds the maxima beside it by what they multiply.
+    maxima: dict[tuple[int, Monomial], list[tuple[Monomial, Binary]]] = {}
+    minima: list[tuple[int, Monomial, Monomial, Binary]] = []
+    for m, k in p.items():
+        for at, atom in enumerate(m):
+            if isinstance(atom, Binary) and atom.op in ("min", "max"):
+                factor = m[:at] + m[at + 1 :]
+                if atom.op == "max":
+                    maxima.setdefault((k, factor), []).append((m, atom))
+                else:
+                    minima.append((k, factor, m, atom))
+    if not maxima:
+        return None
+    for k, factor, m, least in minima:
+        for m2, greatest in maxima.get((k, factor), ()):
             a, b = _poly(least.a, _NO_EXTENTS), _poly(least.b, _NO_EXTENTS)
             x, y = _poly(greatest.a, _NO_EXTENTS), _poly(greatest.b, _NO_EXTENTS)
             for first, second in ((a, b), (b, a)):
                 c = _literal(_add(x, first, -1))
                 if c is not None and c == _literal(_add(y, second, -1)):
                     out = {key: scale for key, scale in p.items() if key not in (m, m2)}
-                    return _add(out, _multiply({tuple(rest): k}, _add(x, second)))
+                    return _add(out, _multiply({factor: k}, _add(x, second)))
     return None
 
 

@@ -26,7 +26,7 @@ Shape: TypeAlias = tuple[Dim, ...]
 #: More axes than numpy accepts (64) would only be usable half of the way.
 MAX_RANK = 64
 #: Sizes that follow from sizes (slices of slices) are formulas; over this, compiling them takes longer than running.
-MAX_DIM_TERMS = 200
+MAX_DIM_TERMS = 400
 #: Element counts stay below this, so that byte sizes fit 64 bits.
 MAX_ELEMENTS = 1 << 60
 

@@ -20,13 +20,15 @@ from jitflow.errors import ShapeError
 from jitflow.expr import Expr, Reduce, Var, as_index, cast, const_index, minimum
 from jitflow.graph import Index, Node, OpDef, Reader, Sample, define_op, make_node
 from jitflow.ops.axes import check_axis
-from jitflow.ops.broadcast import accumulator_of, kept_shape
+from jitflow.ops.broadcast import accumulator_of, kept_shape, reduce_sum_op
 from jitflow.ops.cast import cast_array
+from jitflow.ops.compare import equal_op
+from jitflow.ops.creation import arange_op
 from jitflow.ops.elementwise import add_op, multiply_op
 from jitflow.ops.fold import fold_block, merge_neighbours, ordered_fold, reduce_lanes
-from jitflow.ops.index import take_along_axis_op
 from jitflow.ops.maths import number
 from jitflow.ops.movement import reshape_op
+from jitflow.ops.selection import where_op
 from jitflow.ops.testdata import NUMBERS, Array, draw
 from jitflow.simplify import simplify_index
 from jitflow.types import Dim, TensorType, dim_of, shape_text
@@ -155,7 +157,9 @@ def in_blocks(node: Node) -> Node | None:
 
 def _position(node: Node, positions: Node, values: Node, axis: int, block: int) -> Node:
     """Return the position of the best of `values`, one per block: where its block begins, and its own inside of it."""
-    kept = kept_shape(values.shape, (axis,))
-    best = reshape_op(make_node(node.op, (values,), {"axes": (axis,)}), shape=kept)
-    inside = take_along_axis_op(positions, best, axis=axis)
-    return reshape_op(add_op(inside, multiply_op(best, number(block, best))), shape=node.shape)
+    best = make_node(node.op, (values,), {"axes": (axis,)})
+    numbers = arange_op(start=0, step=1, size=values.shape[axis], dtype=int64)
+    numbers = reshape_op(numbers, shape=tuple(d if k == axis else 1 for k, d in enumerate(values.shape)))
+    is_best = equal_op(numbers, reshape_op(best, shape=kept_shape(values.shape, (axis,))))
+    whole = add_op(positions, multiply_op(numbers, number(block, positions)))
+    return reduce_sum_op(where_op(is_best, whole, number(0, whole)), axes=(axis,), dtype=int64)

@@ -34,7 +34,7 @@ from jitflow.expr import (
     substitute,
 )
 from jitflow.record import children
-from jitflow.simplify import same_index, simplify_index
+from jitflow.simplify import from_poly, poly_of, same_index, simplify_index
 from lowering.loop_ir import Atomic, Body, CallKernel, For, If, Kernel, Let, Stmt, Store, While, statements
 from lowering.vecmath import FUNCTIONS, define
 
@@ -45,6 +45,8 @@ _OPERATION, _ACCESS, _DIVISION, _LANE, _ITERATION, _CALL = 200, 400, 3000, 800, 
 _VECTOR = 64
 #: Iterations of a ``while`` loop.
 _WHILE = 8
+#: Terms of an estimate: a loop that was split along several axes has hundreds of parts, each with a size of its own.
+MOST_TERMS = 60
 _ONE: Expr = const_index(1)
 #: A mathematical function that is not one of `lowering.vecmath`.
 _FUNCTION = 10 * _OPERATION
@@ -104,7 +106,7 @@ class Costs:
                 known += int(work.value)
             else:
                 rest = rest + work
-        return simplify_index(rest + known)
+        return _with_few_terms(rest + known)
 
     def _statement(self, s: Stmt) -> Expr:
         # By identity: the statements of a kernel live as long as it does.
@@ -203,6 +205,15 @@ class Costs:
                 return const_index(0)
             case _:
                 return self._unknown.value
+
+
+def _with_few_terms(work: Expr) -> Expr:
+    """Return `work` in canonical form, of too many terms those of the highest degrees and factors."""
+    terms = poly_of(work)
+    if len(terms) <= MOST_TERMS:
+        return simplify_index(work)
+    most = sorted(terms.items(), key=lambda term: (len(term[0]), abs(term[1])), reverse=True)[:MOST_TERMS]
+    return from_poly(dict(most))
 
 
 def iterations_within(nanoseconds: int, work: Expr) -> Expr:

@@ -61,6 +61,9 @@ SEVERAL = 2
 #: Conditions in a body of which each is looked at before anything is decided.
 MANY = 48
 
+#: Nodes that a loop is worth.
+LOOP_NODES = 40
+
 #: Bounds of parts that are longer than this are computed once, and bound to a variable.
 LONG = 15
 
@@ -327,8 +330,12 @@ def _bound_to(lets: list[Stmt], e: Expr) -> Expr:
 
 
 def _size(body: Body) -> int:
-    """Return the number of nodes of `body`, index arithmetic aside: most of it is done outside of loops."""
-    return sum(1 for s in body for x in walk(s) if not (isinstance(x, Expr) and x.type is INDEX))
+    """Return the number of nodes of `body`, index arithmetic aside: most of it is done outside of loops.
+
+    A loop counts for what becomes of it: several, with bounds of their own, once it is vectorized.
+    """
+    nodes = (x for s in body for x in walk(s) if not (isinstance(x, Expr) and x.type is INDEX))
+    return sum(LOOP_NODES if isinstance(x, For) else 1 for x in nodes)
 
 
 def _conditions(body: Body) -> Iterator[Compare]:

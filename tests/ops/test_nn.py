@@ -232,6 +232,22 @@ def test_the_derivative_is_shared_among_equal_greatest_elements() -> None:
     assert jf.interpret(jf.gradients(jf.sum(y), x), {}).tolist() == [[[0, 1, 1, 0]]]
 
 
+def test_gradients_of_a_convolution_along_three_symbolic_axes() -> None:
+    # The sizes of what lies in between are formulas of many terms, and loops over windows have many parts.
+    x = jf.placeholder("x", jf.float64, (1, 2, "a", "b", "c"))
+    w = jf.placeholder("w", jf.float64, (2, 2, "p", "q", "r"))
+    y = jf.sum(nn.conv(x, w) ** 2)
+    slopes = jf.gradients(y, [x, w])
+    feeds = {x: array(1, 2, 4, 3, 5), w: array(2, 2, 2, 3, 1)}
+    with jf.Session([y, *slopes]) as session:
+        _, dx, dw = session.run([y, *slopes], feeds)
+        for t, slope in ((x, dx), (w, dw)):
+            step = np.zeros(feeds[t].shape)
+            step[(0,) * step.ndim] = 1e-4
+            higher, lower = (session.run(y, {**feeds, t: feeds[t] + s}) for s in (step, -step))
+            np.testing.assert_allclose(slope[(0,) * step.ndim], (higher - lower) / 2e-4, rtol=1e-6)
+
+
 def test_pools_with_symbolic_sizes() -> None:
     x = jf.placeholder("x", jf.float32, ("n", 3, "h", "w"))
     ys = [
