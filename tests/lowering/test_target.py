@@ -8,7 +8,7 @@ import pytest
 
 from jitflow.dtypes import bool_, float32, float64, int16
 from jitflow.errors import DeviceError
-from lowering.target import from_name, host, machine
+from lowering.target import _x86_level, from_name, host, machine
 
 
 def test_levels_of_x86_differ_in_width_masks_and_fma() -> None:
@@ -56,3 +56,8 @@ def test_only_code_that_this_machine_has_instructions_for_runs_here() -> None:
     assert from_name("x86-64-v4").runs_here() == (host().vector_bits == 512)
     assert not from_name("aarch64").runs_here()
     assert not from_name("nvptx:sm_90").runs_here()
+
+
+def test_zen_keeps_more_in_its_third_level_before_stores_pass_it() -> None:
+    assert from_name("x86-64-v4").stream_bytes == 8 << 20
+    assert _x86_level("x86-64-v4", "x86_64-unknown-linux-gnu", "znver4", "").stream_bytes == 32 << 20
