@@ -218,6 +218,24 @@ def test_attention_of_any_length(n: int, m: int, causal: bool) -> None:
 
 
 @pytest.mark.usefixtures("keep_everything")
+def test_rows_that_a_later_pass_reads_again_are_not_overwritten() -> None:
+    tensors = placeholders((50, 16), (16, 40), (40, 8))
+    arrays = draw((50, 16), (16, 40), (40, 8))
+    x, y, z = tensors
+    scores = x @ y
+    e = jf.exp(scores - jf.max(scores, axis=1, keepdims=True))
+    total = jf.sum(e, axis=1, keepdims=True)
+    fetches = [e @ z, scores / total, jf.sum(scores * total, axis=1)]
+    got, dump = both(fetches, tensors, arrays)
+    assert "stages" in dump
+    s = arrays[0] @ arrays[1]
+    e_ = np.exp(s - s.max(axis=1, keepdims=True))
+    total_ = e_.sum(axis=1, keepdims=True)
+    for a, b in zip(got, (e_ @ arrays[2], s / total_, (s * total_).sum(axis=1)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("keep_everything")
 def test_infinities_and_nan_reach_the_same_elements_as_without_stages() -> None:
     q, k, v = placeholders(*[(2, 60, 8)] * 3)
     arrays = draw(*[(2, 60, 8)] * 3)
