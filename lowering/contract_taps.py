@@ -94,7 +94,7 @@ class Taps(Nest):
         acc = Buffer("acc", self.dtype, (self.schedule.mr,), "register")
         out: list[Stmt] = [Alloc(acc)]
         place = self.let(out, "place", x, run)
-        column = {**at, c.n.var: number * run + place}
+        column = {**at, **self.walk(out, c.n, c.n_axes, number * run + place)}
         places = [const_index(r) for r in range(self.schedule.mr)]
         rows = [{**column, c.m.var: r, **self.unflatten(out, c.m_axes, r)} for r in places]
         out += [Store(acc, (r,), const(0, self.dtype)) for r in places]
