@@ -15,6 +15,7 @@ Dividing by a symbolic extent n assumes n > 0, which holds wherever the quotient
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -163,6 +164,7 @@ def free_vars(e: Expr | int) -> set[Var]:
 # ---- polynomials
 
 
+@functools.lru_cache(8192)
 def _order(e: Expr) -> tuple[Any, ...]:
     """Return a sort key that depends on structure and names only."""
     if isinstance(e, Var):
