@@ -53,6 +53,14 @@ def collapse(kernel: Kernel) -> Kernel:
     return _rebuild(kernel, loops, body, merged)
 
 
+def flattened(kernel: Kernel) -> Kernel:
+    """Return `kernel`, a perfect nest without masks, with parameters of one dimension and the same loops."""
+    if all(len(b.shape) == 1 for b in kernel.params):
+        return kernel
+    loops, body = _nest(kernel.body)
+    return _rebuild(kernel, loops, body, loops)
+
+
 def _nest(body: Body) -> tuple[list[For], Body]:
     """Return the loops of a perfect nest, outermost first, and what is in the innermost."""
     loops: list[For] = []

@@ -14,7 +14,8 @@ follows, and makes vectors along the innermost loop of them (`lowering.shuffles`
 ones, of some hundred bytes each way, so that lines and pages are used while they are near; workers share strips of
 those. A larger tile is first turned into a scratch buffer, which the body reads as it would have read the array. Only
 an array that is small, and does nothing but move, goes without: in a large one the rows of a tile may fall on the same
-few places of the cache, and each is best written in one go.
+few places of the cache, and each is best written in one go. A tile that is as wide as the result, and only moved, is
+turned as it will lie there, and written as one run: short rows alone could not bypass the caches.
 
 Tiles at an end begin as far before it as they are long, and do part of the work again: no element is read that does not
 exist, and none is stored with another value. Axes of a constant extent less than a tile have tiles of their own,
@@ -55,7 +56,7 @@ from jitflow.expr import (
 from jitflow.record import children, map_children
 from jitflow.simplify import depends_on, simplify_index, split_linear
 from lowering.loop_ir import Alloc, Body, For, If, Kernel, Let, Stmt, Store
-from lowering.passes.collapse import flat
+from lowering.passes.collapse import flat, flattened
 from lowering.renew import renew
 from lowering.shuffles import transposed
 from lowering.target import Target
@@ -64,23 +65,28 @@ from lowering.target import Target
 NEAR = 4
 #: Most rows of a tile in registers: its vectors, and some on their way, must fit the register file.
 MOST_ROWS = 16
-#: Bytes along the sides of a tile in the cache: where the array is read, and where results are written. The first level
-#: holds all of it, and longer runs are written than read.
-SIDES = (128, 512)
+#: Bytes along the sides of a tile in the cache: where the array is read, a line of it, and where results are written.
+#: The longer what is written in one go, the fewer lines are written in two halves, which cannot bypass the caches.
+SIDES = (64, 2048)
 #: Bytes of an array that is moved tile by tile without a stop in scratch: near as it is, it would only be copied twice.
 DIRECT = 256 << 10
-#: Tiles in a row along the axis that the array follows: they share pages.
-DEEP = 16
+#: Bytes along the axis that the array follows, of tiles that are taken in a row: they share pages.
+DEEP = 1024
 #: A pair of axes of fewer elements than this gains nothing.
 FEW = 16
 
 #: Makes the statements that put a vector along the innermost loop where it belongs, given its first element.
 _Put: TypeAlias = Callable[[Expr, Expr, Expr, int], Stmt]
+#: Returns where in a buffer an element of a tile goes.
+_Place: TypeAlias = Callable[[Expr, Expr], tuple[Expr, ...]]
 
 
 def transpose(kernel: Kernel, *, target: Target) -> Kernel:
     """Return `kernel` with tiles turned in registers of `target` where an array lies across its innermost loop."""
     found = _find(kernel, target)
+    if found is not None and _Tiles(found, target).are_runs():
+        kernel = flattened(kernel)
+        found = _find(kernel, target)
     return kernel if found is None else kernel.with_body(_Tiles(found, target).body())
 
 
@@ -95,15 +101,23 @@ class _Crossing:
     loads: tuple[Load, ...]
 
     @property
-    def is_move(self) -> bool:
-        """Whether the body does nothing but store the one array it reads."""
+    def moved(self) -> Store | None:
+        """The store of the body, if it does nothing but store the one array it reads."""
         match self.body:
-            case (Store(_, _, Load()),):
-                return True
-            case (Let(var, Load()), Store(_, _, value)):
-                return value is var
+            case (Store(_, _, Load()) as store,):
+                return store
+            case (Let(var, Load()), Store(_, _, value) as store):
+                return store if value is var else None
             case _:
-                return False
+                return None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the body moves, and what follows along i follows in the memory of the result."""
+        if self.moved is None:
+            return False
+        step = split_linear(flat(self.moved.buffer, self.moved.index), self.i.var)
+        return step is not None and step[0] == simplify_index(self.j.extent)
 
 
 def _find(kernel: Kernel, target: Target) -> _Crossing | None:
@@ -209,7 +223,7 @@ class _Tiles:
         """Return a parallel loop over the first outer axis and the larger tiles; other axes are loops inside."""
         nest = self.nest
         edge_i, edge_j = self.edges()
-        tall = edge_i * DEEP
+        tall = _whole(DEEP // max(x.buffer.dtype.itemsize for x in nest.loads), edge_i)
         blocks_i, blocks_j = _blocks(nest.i.extent, tall), _blocks(nest.j.extent, edge_j)
         first, rest = nest.outer[:1], nest.outer[1:]
         t = Var("t", INDEX, 0)
@@ -265,8 +279,8 @@ class _Tiles:
     def tile(self, out: list[Stmt], i: Expr, j: Expr, rows: Expr, cols: Expr, edges: tuple[int, int]) -> Body:
         """Return the work on the tile at `i`, `j`; what is allocated for it goes to `out`."""
         nest = self.nest
-        if nest.is_move and self.is_near():
-            (store,) = (s for s in nest.body if isinstance(s, Store))
+        store = nest.moved
+        if store is not None and self.is_near():
 
             def put(value: Expr, ii: Expr, jj: Expr, count: int) -> Stmt:
                 lanes = value.type.lanes
@@ -275,6 +289,8 @@ class _Tiles:
                 return Store(store.buffer, where, value, _first(count, lanes), store.stream)
 
             return self.move(nest.loads[0], i, j, rows, cols, put, self.rows(nest.body, {}, i, j, rows, cols))
+        if store is not None and self.are_runs():
+            return self.run(out, store, i, rows, edges)
         body: list[Stmt] = []
         turned: dict[Load, tuple[Buffer, Expr, Expr]] = {}
         for load in nest.loads:
@@ -284,8 +300,30 @@ class _Tiles:
             buffer = Buffer("turned", load.buffer.dtype, (shape[0], maximum(shape[1], spare)), "scratch", 64)
             out.append(Alloc(buffer))
             turned[load] = buffer, i, j
-            body += self.fill(load, buffer, i, j, rows, cols)
+            body += self.fill(load, buffer, lambda ii, jj: (ii, jj), i, j, rows, cols)
         return (*body, *self.rows(nest.body, turned, i, j, rows, cols))
+
+    def run(self, out: list[Stmt], store: Store, i: Expr, rows: Expr, edges: tuple[int, int]) -> Body:
+        """Return the work on a tile as wide as the result, which is turned as it lies there and written in one go."""
+        nest, load = self.nest, self.nest.loads[0]
+        width = nest.j.extent
+        # A vector that is longer than a row is written whole; what it writes too much, the next row overwrites.
+        spare = _sides(load.buffer.dtype, nest.i, nest.j, self.target)[1]
+        size = simplify_index(_most(nest.i.extent, edges[0]) * width + spare)
+        buffer = Buffer("turned", load.buffer.dtype, (size,), "scratch", 64)
+        out.append(Alloc(buffer))
+        zero = const_index(0)
+        fill = self.fill(load, buffer, lambda ii, jj: (ii * width + jj,), i, zero, rows, width)
+        n = Var("n", INDEX, 0)
+        at = {**self.outer, nest.i.var: i, nest.j.var: zero}
+        (first,) = (simplify_index(substitute(e, at)) for e in store.index)
+        copy = Store(store.buffer, (simplify_index(first + n),), Load(buffer, (n,)), None, store.stream)
+        return (*fill, For(n, simplify_index(rows * width), (copy,), "vectorized"))
+
+    def are_runs(self) -> bool:
+        """Tell whether tiles are turned in scratch, and each is one run through the memory of the result."""
+        whole = _blocks(self.nest.j.extent, self.edges()[1]) == const_index(1)
+        return whole and self.nest.is_run and not self.is_near()
 
     def is_near(self) -> bool:
         """Tell whether all of the array stays in the second-level cache while it is turned."""
@@ -295,16 +333,18 @@ class _Tiles:
         size = simplify_index(size)
         return isinstance(size, Const) and size.value <= DIRECT
 
-    def fill(self, load: Load, buffer: Buffer, i: Expr, j: Expr, rows: Expr, cols: Expr) -> Body:
-        """Return what turns the tile of `load` into `buffer`."""
+    def fill(self, load: Load, buffer: Buffer, place: _Place, i: Expr, j: Expr, rows: Expr, cols: Expr) -> Body:
+        """Return what turns the tile of `load` into `buffer`, where `place` says."""
 
         def put(value: Expr, ii: Expr, jj: Expr, count: int) -> Stmt:
-            return Store(buffer, (simplify_index(ii), Ramp(simplify_index(jj), 1, value.type.lanes)), value)
+            *before, last = place(ii, jj)
+            where = (*map(simplify_index, before), Ramp(simplify_index(last), 1, value.type.lanes))
+            return Store(buffer, where, value)
 
         nest = self.nest
         var = Var("x", type_of(load.buffer.dtype))
         ii, jj = Var(nest.i.var.name, INDEX, 0), Var(nest.j.var.name, INDEX, 0)
-        copy = (Let(var, load), Store(buffer, (ii, jj), var))
+        copy = (Let(var, load), Store(buffer, place(ii, jj), var))
         at = {**self.outer, nest.i.var: i + ii, nest.j.var: j + jj}
         plain = (For(ii, rows, (For(jj, cols, renew(copy, at), "vectorized"),)),)
         return self.move(load, i, j, rows, cols, put, plain)

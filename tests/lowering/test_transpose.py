@@ -74,7 +74,7 @@ kernel k(x: f32[m, n] read, y: f32[n, m] read, s: f32[n] read, o: f32[n, m], n: 
     kernel = parse_program(before)
     turned = by_four(kernel)
     text = show(turned)
-    assert "alloc turned: f32[63, 255] scratch" in text
+    assert "alloc turned: f32[31, 1023] scratch" in text
     assert "= turned[i_4, j_2] * y[" in text
     sizes = [{"n": n, "m": m} for n, m in ((0, 5), (1, 1), (3, 9), (4, 4), (5, 70), (70, 6), (130, 67))]
     check_same_meaning(kernel, turned, dims=sizes)
@@ -124,8 +124,30 @@ kernel k(x: f64[34, 800] read, o: f64[800, 34]):
 """
     )
     turned = by_sixteen(kernel)
-    assert "parallel t in 2:" in show(turned)
+    assert "parallel t in 7:" in show(turned)
     check_same_meaning(kernel, turned)
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_a_tile_as_wide_as_the_result_is_written_in_one_run(channels: int) -> None:
+    pixels = (1 << 18) // channels // 4 + 9
+    kernel = parse_program(
+        f"""
+kernel k(x: f32[2, {channels}, {pixels}] read, o: f32[2, {pixels}, {channels}]):
+  parallel b in 2:
+    serial i in {pixels}:
+      vectorized j in {channels}:
+        o[b, i, j] = x[b, j, i]
+"""
+    )
+    text = show(by_sixteen(kernel))
+    assert f"kernel k(x: f32[{2 * channels * pixels}] read" in text
+    assert f"i_n_1 * {channels}:" in text
+    assert "] = turned[n]" in text
+    x = jf.placeholder("x", jf.float32, (2, channels, pixels))
+    data = np.arange(2 * channels * pixels, dtype=np.float32).reshape(2, channels, pixels)
+    with jf.Session([y := jf.permute_dims(x, (0, 2, 1))]) as session:
+        np.testing.assert_array_equal(session.run(y, {x: data}), data.transpose(0, 2, 1))
 
 
 @pytest.mark.parametrize(
