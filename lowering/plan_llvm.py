@@ -30,6 +30,8 @@ DEFAULT_MXCSR = 0x1F80
 #: After so many launches there is a look at whether to go on: each does little, or looks for itself.
 _LAUNCHES_BETWEEN_POLLS = 8
 
+#: Attributes of functions that run once for a kernel or less, and so are compiled quickly rather than well.
+_GLUE = "noinline optnone nounwind"
 #: Have a task do all iterations below `end`, by the team if there is one; returns whether it was stopped.
 _SHARE = "@run.share"
 #: The helpers of those who have no team.
@@ -120,6 +122,8 @@ class _Writer:
 
     def _divide(self, op: str, a: str, b: str) -> str:
         """Round towards minus infinity; by zero both give 0."""
+        if b.isdecimal() and int(b) > 0:
+            return self._divide_by(op, a, int(b))
         zero = self.put(f"icmp eq i64 {b}, 0")
         safe = self.put(f"select i1 {zero}, i64 1, i64 {b}")
         quotient = self.put(f"sdiv i64 {a}, {safe}")
@@ -135,6 +139,19 @@ class _Writer:
             more = self.put(f"select i1 {adjust}, i64 {safe}, i64 0")
             result = self.put(f"add i64 {remainder}, {more}")
         return self.put(f"select i1 {zero}, i64 0, i64 {result}")
+
+    def _divide_by(self, op: str, a: str, divisor: int) -> str:
+        """Divide by a positive number that is known. Of a negative a, the complement is divided: -1 - a >= 0."""
+        if divisor & (divisor - 1) == 0:
+            if op == "mod":
+                return self.put(f"and i64 {a}, {divisor - 1}")
+            return self.put(f"ashr i64 {a}, {divisor.bit_length() - 1}")
+        sign = self.put(f"ashr i64 {a}, 63")
+        quotient = self.put(f"udiv i64 {self.put(f'xor i64 {a}, {sign}')}, {divisor}")
+        quotient = self.put(f"xor i64 {quotient}, {sign}")
+        if op == "floordiv":
+            return quotient
+        return self.put(f"sub i64 {a}, {self.put(f'mul i64 {quotient}, {divisor}')}")
 
     def add(self, a: str, b: str) -> str:
         """Return the operand that holds the sum of two operands."""
@@ -180,9 +197,8 @@ def emit_measure(plan: Plan, name: str) -> str:
         w.index(nbytes_of(node))  # noticed if it overflows
     shapes = [w.index(simplify_index(as_index(d))) for node in plan.outputs for d in node.shape]
     # Last, since what is not noticed must not be used by anything else: an estimate may overflow.
-    noticed = len(w.overflows)
+    w.checked = False
     values = [arena, w.total(plan.work)[-1], *shapes]
-    del w.overflows[noticed:]
     for k, value in enumerate(values):
         w.lines.append(f"  store i64 {value}, ptr {w.slot('%sizes', k)}")
     flag = "false"
@@ -191,7 +207,7 @@ def emit_measure(plan: Plan, name: str) -> str:
     w.lines.append(f"  %code = select i1 {flag}, i32 {len(plan.guards) + 1}, i32 0")
     w.lines.append("  ret i32 %code")
     body = "\n".join([*w.lines, *blocks])
-    return f"define i32 {symbol(name)}(ptr %dims, ptr %sizes, i64 %workers) nounwind {{\nentry:\n{body}\n}}\n"
+    return f"define i32 {symbol(name)}(ptr %dims, ptr %sizes, i64 %workers) {_GLUE} {{\nentry:\n{body}\n}}\n"
 
 
 def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
@@ -229,7 +245,7 @@ def emit_run(plan: Plan, name: str, *, x86: bool) -> str:
     parameters = "ptr %inputs, ptr %outputs, ptr %consts, ptr %arena, ptr %dims, ptr %status, ptr %watch, ptr %team"
     frame = [f"  %frame = alloca [{max(map(_frame_words, w.tasks))} x i64], align 8"] if w.tasks else []
     body = "\n".join([*frame, *w.lines])
-    run = f"define i32 {symbol(name)}({parameters}) nounwind {{\nentry:\n{body}\n}}\n"
+    run = f"define i32 {symbol(name)}({parameters}) {_GLUE} {{\nentry:\n{body}\n}}\n"
     nobody = [f"{_NOBODY} = internal constant i64 0\n"] if w.knows_workers else []
     return "\n".join([*nobody, run, *map(_task, w.tasks), *([_SHARE_TEXT] if w.tasks else [])])
 
@@ -263,7 +279,7 @@ def _task(abi: KernelAbi) -> str:
     lines += [f"  %stopped = {call}", "  ret i1 %stopped"] if abi.polls else [f"  {call}", "  ret i1 false"]
     parameters = "ptr %frame, ptr %scratch, ptr %watch, i64 %begin, i64 %end"
     body = "\n".join(lines)
-    return f"define internal i1 {_task_name(abi)}({parameters}) nounwind {{\n{body}\n}}\n"
+    return f"define internal i1 {_task_name(abi)}({parameters}) {_GLUE} {{\n{body}\n}}\n"
 
 
 class _RunWriter(_Writer):

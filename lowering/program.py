@@ -535,7 +535,7 @@ _COPIED_IN_A_NANOSECOND = 16
 def _work_of(kernel: Kernel) -> Expr:
     """Return a rough estimate of the nanoseconds that `kernel` takes after all passes."""
     extent, chunk = parallel_extent(kernel), parallel_chunk(kernel)
-    if extent is not None and chunk is not None:
+    if extent is not None and chunk is not None and not kernel.dims:
         return simplify_index(extent * work_within(WORK_BETWEEN_POLLS, chunk) // 1000)
     return simplify_index(Costs(kernel, exact=bool(kernel.dims)).body(kernel.body) // 1000)
 

@@ -53,22 +53,28 @@ _FUNCTION = 10 * _OPERATION
 
 
 class _Extent(NamedTuple):
-    """What an index stands for; whether it differs between iterations, and whether it depends on what arrays hold."""
+    """What an index stands for; whether it differs between iterations, and whether it depends on what arrays hold.
+
+    `is_shared`: whether it differs between the iterations of the parallel loop.
+    """
 
     value: Expr
     varies: bool = False
     is_unknown: bool = False
+    is_shared: bool = False
 
 
 class Costs:
     """The estimates of one kernel's statements.
 
     Where a constant bounds an extent they take the constant, so that what is short for certain is known to be.
-    `exact` ones do not: they follow the dims.
+    `exact` ones do not: they follow the dims. Those of `many` iterations of the parallel loop do, but suppose that it
+    has more than one, so that all but the last are of whole tiles.
     """
 
-    def __init__(self, kernel: Kernel, *, exact: bool = False) -> None:
-        self._exact = exact
+    def __init__(self, kernel: Kernel, *, exact: bool = False, many: bool = False) -> None:
+        self._exact = exact or many
+        self._many = many
         self._callees = {k.name: k for k in kernel.callees}
         #: What index variables stand for: those of loops, for a value in the middle.
         self._values = {d: _Extent(d) for d in kernel.dims}
@@ -80,11 +86,12 @@ class Costs:
         for s in statements(kernel.body):
             if isinstance(s, Let) and s.var.type is INDEX:
                 self._values[s.var] = self._estimate(s.value)
-                if exact:
+                if self._exact:
                     self._first[s.var] = self._at_first(s.value)
             elif isinstance(s, For):
                 extent = self._estimate(s.extent)
-                self._values[s.var] = _Extent(simplify_index(extent.value // 2), True, extent.is_unknown)
+                middle = simplify_index(extent.value // 2)
+                self._values[s.var] = _Extent(middle, True, extent.is_unknown, s.kind == "parallel")
                 self._first[s.var] = const_index(0)
 
     def extent(self, loop: For) -> Expr:
@@ -162,12 +169,12 @@ class Costs:
 
     def _binary(self, op: str, x: Expr, y: Expr) -> _Extent:
         a, b = self._estimate(x), self._estimate(y)
-        varies = a.varies or b.varies
+        varies, shared = a.varies or b.varies, a.is_shared or b.is_shared
         match op, a.value, b.value:
             case "min", _, _ if a.varies is not b.varies:
                 # The length of a tile: what bounds it, rather than what is left for the last one.
                 fixed, other = (b, x) if a.varies else (a, y)
-                if not self._exact:
+                if not self._exact or (self._many and shared):
                     return fixed
                 return _Extent(simplify_index(minimum(fixed.value, self._at_first(other))))
             case ("min", Const() as c, _) | ("min", _, Const() as c) if not self._exact:
@@ -186,7 +193,7 @@ class Costs:
         unknown = a.is_unknown or b.is_unknown
         make = {"min": minimum, "max": maximum}.get(op)
         value = make(a.value, b.value) if make else Binary(op, a.value, b.value)
-        return _Extent(simplify_index(value), varies, unknown)
+        return _Extent(simplify_index(value), varies, unknown, shared)
 
     def _at_first(self, e: Expr) -> Expr:
         """Return what index expression `e` is in the first iterations of all loops."""

@@ -39,7 +39,7 @@ def poll(kernel: Kernel) -> Kernel:
                 if is_short(simplify_index(costs.extent(s) * work), limit):
                     return s
                 if kind == "parallel" and kernel.dims:
-                    work = Costs(kernel, exact=True).iteration(s)
+                    work = Costs(kernel, many=True).iteration(s)
                 return For(var, extent, inside(body), kind, axis, iterations_within(WORK_BETWEEN_POLLS, work))
             case For(var, extent, body, kind, axis, often):
                 inner = inside(body)

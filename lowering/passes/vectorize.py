@@ -21,6 +21,8 @@ variable, an ``Atomic``, a call of a microkernel, a store to one element by all 
 
 from __future__ import annotations
 
+import itertools
+
 from jitflow.dtypes import DType, bool_, index
 from jitflow.expr import (
     INDEX,
@@ -281,21 +283,19 @@ def _is_marked(loop: For, first: Load) -> bool:
     return any(isinstance(s, Store) and s.buffer is first.buffer and s.stream for s in loop.body)
 
 
-def _cached(s: Store) -> Store:
-    return Store(s.buffer, s.index, s.value, s.mask) if s.stream else s
+def _cached(s: Stmt, besides: Buffer | None = None) -> Stmt:
+    """Return `s` with ordinary stores, but those to `besides` as they are."""
+    if isinstance(s, Store):
+        return Store(s.buffer, s.index, s.value, s.mask) if s.stream and s.buffer is not besides else s
+    return map_children(lambda x: _cached(x, besides) if isinstance(x, Stmt) else x, s)
 
 
 def _without_streams(loop: For, first: Load | None = None) -> For:
     """Return `loop` with ordinary stores, but that of `first`, which is aligned, as it is."""
     if not any(isinstance(s, Store) and s.stream for s in statements(loop.body)):
         return loop
-
-    def plain(s: Stmt) -> Stmt:
-        if isinstance(s, Store):
-            return s if first is not None and s.buffer is first.buffer else _cached(s)
-        return map_children(lambda x: plain(x) if isinstance(x, Stmt) else x, s)
-
-    return For(loop.var, loop.extent, tuple(map(plain, loop.body)), loop.kind, loop.axis, loop.poll)
+    body = tuple(_cached(s, None if first is None else first.buffer) for s in loop.body)
+    return For(loop.var, loop.extent, body, loop.kind, loop.axis, loop.poll)
 
 
 def _aligned(loop: For, first: Load, extent: Expr, full: int, copies: int, large: Expr | bool) -> Body:
@@ -312,19 +312,11 @@ def _aligned(loop: For, first: Load, extent: Expr, full: int, copies: int, large
     step = full * copies
     count = _let(out, f"{name}_whole", (extent - lead) // step)
     cached = _without_streams(loop)
-    streaming = _without_streams(loop, first)
-
-    def main(body: For) -> For:
-        outer = Var(f"{name}_o", INDEX, 0)
-        return For(outer, count, _statements(body, lead + outer * step, full, copies))
-
-    if streaming is cached or large is False or streaming == cached:
-        out.append(main(cached))
-    elif large is True:
-        out.append(main(streaming))
-    else:
-        assert isinstance(large, Expr)
-        out.append(If(large, (main(streaming),), (main(cached),)))
+    outer = Var(f"{name}_o", INDEX, 0)
+    main = _statements(cached if large is False else _without_streams(loop, first), lead + outer * step, full, copies)
+    if isinstance(large, Expr) and _is_marked(loop, first):
+        main = _either_way(_let(out, "large", large), main)
+    out.append(For(outer, count, main))
     loop = cached
     done = _let(out, f"{name}_done", lead + count * step)
     heads = _let(out, f"{name}_heads", (lead + (full - 1)) // full)
@@ -340,8 +332,30 @@ def _aligned(loop: For, first: Load, extent: Expr, full: int, copies: int, large
     return tuple(out)
 
 
+def _either_way(large: Var, body: Body) -> Body:
+    """Return `body` with its streaming stores made only if `large`, else ordinary ones.
+
+    The choice is in the loop, where it costs a branch that is always foretold: two loops would compile twice as long.
+    """
+    out: list[Stmt] = []
+    for streams, group in itertools.groupby(body, lambda s: isinstance(s, Store) and s.stream):
+        if not streams:
+            out += map(_cached, group)
+            continue
+        stores = []
+        for s in group:
+            assert isinstance(s, Store)
+            value = s.value
+            if not isinstance(value, (Var, Const)):
+                value = Var("value", s.value.type)
+                out.append(Let(value, s.value))
+            stores.append(Store(s.buffer, s.index, value, s.mask, True))
+        out.append(If(large, tuple(stores), tuple(map(_cached, stores))))
+    return tuple(out)
+
+
 def _let(out: list[Stmt], name: str, value: Expr) -> Var:
-    var = Var(name, INDEX, 0)
+    var = Var(name, value.type, 0 if value.type is INDEX else None)
     out.append(Let(var, value))
     return var
 

@@ -20,6 +20,9 @@ FORMULAS: tuple[Expr, ...] = (
     (N * 3 + M - 7) // 4,
     (N - M) % 5,
     N // M,
+    (N * 5 - M) // 8,
+    (N - M) % 16,
+    (N - M) // 1,
     maximum(N, M) * minimum(N, const_index(9)),
 )
 

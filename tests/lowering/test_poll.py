@@ -179,8 +179,24 @@ kernel k(o: f32[n], n: index):
     for n, want in ((10, 10), (4096, 4096), (9000, 4096)):
         assert evaluate_index(exact, {kernel.dims[0]: n}) == 400 + 800 * want
         assert evaluate_index(bound, {kernel.dims[0]: n}) == 400 + 800 * 4096
-    # The text of the loop says so, too.
-    assert show(poll(kernel)).count("poll max(1, 200000000 // ") == 1
+    # How often to poll matters to several iterations only: then their tiles are whole.
+    assert show(poll(kernel)).count(f"poll {200_000_000 // (400 + 800 * 4096)}:") == 1
+
+
+def test_costs_of_many_iterations_follow_the_dims_inside_them() -> None:
+    kernel = parse_kernel("""
+kernel k(o: f32[n, m], n: index, m: index):
+  parallel t in (n + 15) // 16:
+    serial i in min(16, n - t * 16):
+      serial j in min(64, m):
+        o[t * 16 + i, j] = 1.0
+""")
+    (loop,) = kernel.body
+    assert isinstance(loop, For)
+    rows, columns = kernel.dims
+    work = Costs(kernel, many=True).iteration(loop)
+    for n, m in ((3, 10), (100, 10), (100, 200)):
+        assert evaluate_index(work, {rows: n, columns: m}) == 400 + 16 * (400 + 800 * min(64, m))
 
 
 LOOP = """
