@@ -15,6 +15,7 @@ from lowering.loop_ir import Kernel
 from lowering.passes.collapse import collapse
 from lowering.passes.distribute import distribute
 from lowering.passes.hoist import hoist
+from lowering.passes.join_rows import join_rows
 from lowering.passes.parallelize import parallelize
 from lowering.passes.partition import partition
 from lowering.passes.poll import poll
@@ -34,6 +35,7 @@ CPU: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda k, _: simplify(k)),
     ("collapse", lambda k, _: collapse(k)),
     ("transpose", lambda k, target: transpose(k, target=target)),
+    ("join_rows", lambda k, target: join_rows(k, target=target)),
     ("parallelize", lambda k, _: parallelize(k)),
     ("partition", lambda k, _: partition(k)),
     ("hoist", lambda k, _: hoist(k)),

@@ -122,8 +122,8 @@ class _Crossing:
 
 def _find(kernel: Kernel, target: Target) -> _Crossing | None:
     """Return the nest of `kernel` if there is something to turn in it."""
-    loops, body = _nest(kernel)
-    if len(loops) < 2 or loops[-1].kind != "vectorized" or not _is_map(loops, body, kernel):
+    loops, body = nest_of(kernel)
+    if len(loops) < 2 or loops[-1].kind != "vectorized" or not is_map(loops, body, kernel):
         return None
     inner = loops[-1]
     crossed: dict[For, list[Load]] = {}
@@ -145,7 +145,8 @@ def _find(kernel: Kernel, target: Target) -> _Crossing | None:
     return _Crossing(tuple(x for x in loops[:-1] if x is not i), i, inner, body, loads)
 
 
-def _nest(kernel: Kernel) -> tuple[list[For], Body]:
+def nest_of(kernel: Kernel) -> tuple[list[For], Body]:
+    """Return the loops of a perfect nest, outermost first, and what is in the innermost."""
     body, loops = kernel.body, []
     while len(body) == 1 and isinstance(body[0], For):
         loops.append(body[0])
@@ -153,7 +154,7 @@ def _nest(kernel: Kernel) -> tuple[list[For], Body]:
     return loops, body
 
 
-def _is_map(loops: list[For], body: Body, kernel: Kernel) -> bool:
+def is_map(loops: list[For], body: Body, kernel: Kernel) -> bool:
     """Tell whether the iterations can run in any order: each stores elements of its own, in row-major order."""
     variables = [loop.var for loop in loops]
     if any(depends_on(loop.extent, v) for loop in loops for v in variables):
