@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jitflow.dtypes import int64
 from jitflow.graph import Node, as_node
 from jitflow.ops import (
     closeness,
@@ -114,6 +115,8 @@ def _take(a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: 
     node, where = (rearranging.ravel(a) if axis is None else as_node(a)), as_node(indices)
     at = 0 if axis is None else axis
     if mode in ("wrap", "clip"):
+        if where.dtype.is_integer and where.dtype.itemsize < 8:
+            where = astype(where, int64)  # the axis may be longer than its own dtype counts
         extent = dim_size(node.shape[at], where.dtype)
         if mode == "wrap":
             where = elementwise.remainder(where, extent)

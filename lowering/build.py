@@ -29,7 +29,9 @@ from lowering.trace import Emitter
 def build(group: FusionGroup, name: str, names: Mapping[Node, str]) -> Kernel:
     """Return the kernel of `group`. Its parameters are those of :func:`signature_of`, its dims those its text uses."""
     signature = signature_of(group, names)
-    if group.kind == "map":
+    if all(0 in node.shape for node, _ in group.outputs):
+        body: Body = ()  # along an empty axis all subscripts are as good as 0, so nothing could tell elements apart
+    elif group.kind == "map":
         body = _build_map(group, signature)
     elif group.kind == "kernel":
         body, _ = build_kernel(group, signature)

@@ -159,7 +159,8 @@ def _factor(
     if place is not None:
         return Factor(expr, demands, place, unit)
     divisors = _divisors(subscripts, merged.var)
-    run = next((d for d in divisors if all(_divides(d, e) for e in divisors)), None)
+    # The axis consists of whole runs, or what is found out of their number would not hold of a last one that is not.
+    run = next((d for d in divisors if all(_divides(d, e) for e in (*divisors, merged.extent))), None)
     if run is not None and const_index(1) in [_step_in_run(at, node, merged, run, extents) for node, at in reads]:
         unit = "across"
     return Factor(expr, demands, place, unit, run, _steps(_divisors(subscripts, k.var)))

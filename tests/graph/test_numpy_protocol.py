@@ -284,3 +284,15 @@ def test_what_has_a_shape_that_depends_on_data_says_so(function: Any) -> None:
     x = jf.placeholder("x", jf.float64, (2, 3))
     with pytest.raises(jf.DataDependentShapeError, match=r"would depend on the values of .*\n  at .*\.py:\d+$"):
         function(x)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint64"])
+@pytest.mark.parametrize("mode", ["wrap", "clip"])
+def test_take_with_indices_that_do_not_count_the_axis(dtype: str, mode: str) -> None:
+    info = np.iinfo(dtype)
+    a, at = np.arange(300.0), np.array([info.max if dtype != "uint64" else 299, info.min, 7], dtype)
+    i = jf.placeholder("i", getattr(jf, dtype), (3,))
+    for shape in ((300,), ("n",)):
+        x = jf.placeholder("x", jf.float64, shape)
+        y = np.take(x, i, mode=mode)
+        np.testing.assert_array_equal(jf.Session(y).run(y, {x: a, i: at}), np.take(a, at.astype(np.int64), mode=mode))
