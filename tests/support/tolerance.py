@@ -57,7 +57,9 @@ def _scale(node: Node, want: Array, inputs: Sequence[Array]) -> Any:
         finite = [
             np.where(np.isfinite(x), np.abs(x), 0) if is_float(i) else x for x, i in zip(wide, inputs, strict=True)
         ]
-        return np.asarray(node.op.scale(*finite, **dict(node.attrs)), np.longdouble)
+        own = np.asarray(node.op.scale(*finite, **dict(node.attrs)), np.longdouble)
+        # Whatever errors are relative to, the result is rounded to its own places at the end.
+        return np.maximum(own, np.where(np.isfinite(want), np.abs(want.astype(np.longdouble)), 0))
     if node.op.ulp:
         return np.abs(want.astype(np.longdouble))
     # A composition with sums in it: differences may cancel, so errors are relative to what went in, squared as in var.
