@@ -27,6 +27,8 @@ HEAD = """
 import json, os, signal, sys, threading, time
 import numpy as np
 import jitflow as jf
+# A shell lets what it starts in the background ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 F32 = np.float32
 
 def interrupted(call, after=0.05, clock=time.perf_counter):
