@@ -121,6 +121,32 @@ def same_index(a: Expr | int, b: Expr | int, extents: Extents | None = None) -> 
     return None if sign is None else sign == 0
 
 
+def divides(d: Expr | int, e: Expr | int, extents: Extents | None = None) -> bool:
+    """Tell whether `e` is proven to be a multiple of `d`, as h*w - 2*h is of w - 2.
+
+    By the remainder theorem: a `d` that is an atom plus some rest divides what is 0 with minus the rest for the atom.
+    """
+    if simplify_index(as_index(e) % as_index(d), extents) == const_index(0):
+        return True
+    dividend, divisor = poly_of(e, extents), poly_of(d, extents)
+    for monomial, c in divisor.items():
+        if len(monomial) != 1 or c not in (1, -1):
+            continue
+        (atom,) = monomial
+        root = {m: -c * k for m, k in divisor.items() if m != monomial}
+        if any(a is atom for m in root for a in m):
+            continue
+        value: Poly = {}
+        for m, k in dividend.items():
+            term: Poly = {tuple(a for a in m if a is not atom): k}
+            for _ in range(sum(a is atom for a in m)):
+                term = _multiply(term, root)
+            value = _add(value, term)
+        if not value:
+            return True
+    return False
+
+
 def split_linear(e: Expr | int, var: Var, extents: Extents | None = None) -> tuple[Expr, Expr] | None:
     """Return ``(stride, rest)`` with ``e = stride * var + rest`` and neither containing `var`, or None."""
     stride: Poly = {}

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from jitflow.dtypes import DType
-from jitflow.expr import Const, Expr
+from jitflow.expr import Const, Expr, const_index
 from jitflow.graph import constant_op, variable_op
 from jitflow.record import record
 from lowering.analysis.contraction import Contraction, Factor, contraction_of
@@ -176,7 +176,8 @@ def _few_rows(c: Contraction, m: int, lanes: int) -> Schedule:
     if c.right.run is not None:
         why = f"{rows} times columns that are read in runs of {show(c.right.run)}"
         return Schedule("taps", mr=m, nr=lanes, reasons=(why,))
-    if c.right.unit == "along":
+    place = c.right.place
+    if c.right.unit == "along" and not (place is not None and place.across == const_index(1)):
         return Schedule("dots", mr=m, reasons=(f"{rows}, and a matrix whose columns are contiguous",))
     return Schedule("vector", mr=m, reasons=(f"{rows}: the matrix is read once",))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jitflow.expr import INDEX, Binary, Const, Expr, Reduce, Var, const_index
 from jitflow.graph import Node
 from jitflow.record import walk
-from jitflow.simplify import Extents, free_vars, simplify_index, split_linear
+from jitflow.simplify import Extents, divides, free_vars, simplify_index, split_linear
 from lowering.fuse import Axis, FusionGroup
 from lowering.trace import Demand, Subscripts, flat_index, literal_of, substitute_all, trace, unflatten_index
 
@@ -160,7 +160,7 @@ def _factor(
         return Factor(expr, demands, place, unit)
     divisors = _divisors(subscripts, merged.var)
     # The axis consists of whole runs, or what is found out of their number would not hold of a last one that is not.
-    run = next((d for d in divisors if all(_divides(d, e) for e in (*divisors, merged.extent))), None)
+    run = next((d for d in divisors if all(divides(d, e) for e in (*divisors, merged.extent))), None)
     if run is not None and const_index(1) in [_step_in_run(at, node, merged, run, extents) for node, at in reads]:
         unit = "across"
     return Factor(expr, demands, place, unit, run, _steps(_divisors(subscripts, k.var)))
@@ -194,10 +194,6 @@ def _divisors(subscripts: Iterable[Expr], var: Var) -> list[Expr]:
             elif isinstance(e.b, Const) and isinstance(e.a.b, Const):
                 found[simplify_index(e.a.b * e.b)] = None
     return list(found)
-
-
-def _divides(d: Expr, e: Expr) -> bool:
-    return simplify_index(e % d) == const_index(0)
 
 
 def _steps(divisors: Iterable[Expr]) -> tuple[int, ...]:

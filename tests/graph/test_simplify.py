@@ -8,6 +8,7 @@ import pytest
 
 from jitflow.expr import INDEX, Expr, Var, as_index, binary, const_index, maximum, minimum
 from jitflow.simplify import (
+    divides,
     evaluate_index,
     free_vars,
     is_less,
@@ -148,6 +149,25 @@ def test_proofs_hold_on_random_values() -> None:
             value = evaluate_index(e, values)
             assert not nonnegative or value >= 0
             assert sign is None or (value > 0) - (value < 0) == sign
+
+
+@pytest.mark.parametrize(
+    ("divisor", "dividend", "expected"),
+    [
+        (n - 2, n * m - m * 2, True),
+        (2 - n, n * m - m * 2, True),
+        (n + m, n * n - m * m, True),
+        (n // 3 + 1, (n // 3) * m + m, True),
+        (n, n * m, True),
+        (as_index(4), n * 8, True),
+        (n - 2, n * m - m, False),
+        (n * 2 - 4, n * m - m * 2, False),  # no integer's multiple
+        (n + m, n * n + m * m, False),
+        (as_index(298), as_index(300), False),
+    ],
+)
+def test_a_multiple_is_told_by_the_root_of_its_divisor(divisor: Expr, dividend: Expr, expected: bool) -> None:
+    assert divides(divisor, dividend) is expected
 
 
 def test_free_variables_of_a_literal_are_none() -> None:
